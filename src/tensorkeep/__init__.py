@@ -1,0 +1,1 @@
+"""tensorkeep: read, check and convert PyTorch checkpoints without running them."""
