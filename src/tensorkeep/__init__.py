@@ -1,1 +1,62 @@
-"""tensorkeep: read, check and convert PyTorch checkpoints without running them."""
+"""tensorkeep: read, check and convert PyTorch checkpoints without running them.
+
+    import tensorkeep as tk
+    tk.scan("model.pth").verdict
+    tk.convert("model.pth", "model.safetensors")
+
+Names are imported when they are first used, so that `import tensorkeep` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from tensorkeep.errors import TensorkeepError
+from tensorkeep.facts import Limits
+
+if TYPE_CHECKING:
+    from tensorkeep.checkpoints.checkpoint import Checkpoint
+    from tensorkeep.checkpoints.opening import open_checkpoint as open
+    from tensorkeep.checkpoints.tensor import TensorRef
+    from tensorkeep.converting import convert
+    from tensorkeep.inspecting import inspect
+    from tensorkeep.scanning.targets import scan
+    from tensorkeep.verifying import verify
+
+__version__ = "0.1.0"
+__all__ = [
+    "Checkpoint",
+    "Limits",
+    "TensorRef",
+    "TensorkeepError",
+    "__version__",
+    "convert",
+    "inspect",
+    "open",
+    "scan",
+    "verify",
+]
+
+_LAZY = {
+    "Checkpoint": ("tensorkeep.checkpoints.checkpoint", "Checkpoint"),
+    "TensorRef": ("tensorkeep.checkpoints.tensor", "TensorRef"),
+    "convert": ("tensorkeep.converting", "convert"),
+    "inspect": ("tensorkeep.inspecting", "inspect"),
+    "open": ("tensorkeep.checkpoints.opening", "open_checkpoint"),
+    "scan": ("tensorkeep.scanning.targets", "scan"),
+    "verify": ("tensorkeep.verifying", "verify"),
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'tensorkeep' has no attribute {name!r}")
+    module, attribute = _LAZY[name]
+    value = getattr(import_module(module), attribute)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

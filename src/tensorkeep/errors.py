@@ -15,6 +15,7 @@ TensorkeepError
 │   └── UnknownScheme
 ├── SelectionError           what was asked for is not in the checkpoint, or is in it twice
 │   ├── UnknownSection
+│   ├── UnknownTensor        also a KeyError
 │   ├── AmbiguousSection
 │   ├── NothingSelected
 │   └── NameCollision
@@ -161,6 +162,14 @@ class SelectionError(TensorkeepError):
 
 class UnknownSection(SelectionError):
     """No section has this name."""
+
+
+class UnknownTensor(SelectionError, KeyError):
+    """No tensor has this name."""
+
+    def __str__(self) -> str:
+        # KeyError would print the sentence in quotes.
+        return self.sentence()
 
 
 class AmbiguousSection(SelectionError):

@@ -26,6 +26,7 @@ class Limits:
     `max_json_depth`: nesting of that JSON.
     `max_expansion`: nodes visited when shared values are written out one by one.
     `max_entries`: members of one archive.
+    `max_depth`: containers inside containers (CPython itself cannot write more than a thousand).
     """
 
     max_pickle_bytes: int = 1024 * MiB
@@ -36,6 +37,7 @@ class Limits:
     max_json_depth: int = 200
     max_expansion: int = 20_000_000
     max_entries: int = 5_000_000
+    max_depth: int = 1_000
 
 
 @dataclass(frozen=True, slots=True)

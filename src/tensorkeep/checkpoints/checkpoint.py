@@ -1,0 +1,171 @@
+"""An opened checkpoint: an index of names over bytes that stay where they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from types import TracebackType
+
+from tensorkeep.checkpoints import kinds, sections
+from tensorkeep.checkpoints.index import Index, names
+from tensorkeep.checkpoints.sections import ALL, FLAT
+from tensorkeep.checkpoints.tensor import TensorRef
+from tensorkeep.checkpoints.ties import dead_bytes, tie
+from tensorkeep.errors import UnknownTensor
+from tensorkeep.facts import SectionInfo
+from tensorkeep.formats._model import Contents, Inert
+from tensorkeep.stores import Blob
+
+
+class Checkpoint:
+    """A mapping from tensor names to `TensorRef`, in the order of the file.
+
+    `path` is for people; `size` is the bytes of all its files. Use it in a `with` block or call
+    `close()`; tensors read before stay valid after.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        contents: Contents,
+        index: Index,
+        blobs: list[Blob],
+        close: Callable[[], None],
+    ) -> None:
+        self.path = path
+        self.contents = contents
+        self.index = index
+        self.parts = sections.parts_of(index)
+        self._blobs = blobs
+        self._close = close
+        self.tensors = self._refs()
+
+    def _refs(self) -> dict[str, TensorRef]:
+        paths = [path for path, _ in self.index.tensors]
+        flat = FLAT in self.parts
+        refs = {}
+        for name, (path, record) in zip(names(paths, self.path), self.index.tensors, strict=True):
+            section = FLAT if flat or not path else str(path[0])
+            refs[name] = TensorRef(name, record, section)
+        first = tie(
+            [
+                (n, r.record.storage.key, r.dtype, r.shape, r.record.stride, r.record.offset)
+                for n, r in refs.items()
+            ]
+        )
+        for name, kept in first.items():
+            refs[name].tied_to = kept
+        return refs
+
+    @property
+    def format(self) -> str:
+        """Name of the format, such as "torch_zip"."""
+        return self.contents.format
+
+    @property
+    def kind(self) -> str:
+        """"state_dict", "training_checkpoint", "whole_model" or "values"."""
+        return kinds.kind_of(self.contents, self.index, self.parts)
+
+    @property
+    def writer(self) -> str:
+        """Who wrote it, as far as its layout tells."""
+        return kinds.writer_of(self.contents, self.index)
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """Text that the container carries beside the tensors."""
+        return self.contents.metadata
+
+    @property
+    def values(self) -> object:
+        """Everything that is no tensor, nested as in the file; unknown objects as `Inert`."""
+        return self.index.values
+
+    @property
+    def size(self) -> int:
+        """Bytes of all its files."""
+        return sum(blob.size for blob in self._blobs)
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes asked of the device so far."""
+        return sum(blob.bytes_read for blob in self._blobs)
+
+    @cached_property
+    def sections(self) -> list[SectionInfo]:
+        """The top-level parts. Bytes count a tied tensor once."""
+        return [self._section(name) for name, part in self.parts.items() if part.tensors]
+
+    def _section(self, name: str) -> SectionInfo:
+        refs = [ref for ref in self.tensors.values() if ref.section == name]
+        own = [ref for ref in refs if ref.tied_to is None]
+        return SectionInfo(
+            name, len(refs), sum(r.record.numel for r in own), sum(r.nbytes for r in own)
+        )
+
+    @cached_property
+    def dead_bytes(self) -> int:
+        """Bytes of storages that no tensor of the file can reach."""
+        spans = [(r.record.storage.key, *r.strided.span()) for r in self.tensors.values()]
+        sizes = {s.key: s.nbytes for s in self.contents.storages.values()}
+        return dead_bytes(sizes, spans) if sizes else 0
+
+    def choose(self, section: str | None) -> tuple[str, list[str]]:
+        """The section meant (None: the weights), and notes for the user. See `sections.choose`."""
+        return sections.choose(self.parts, section, self.path)
+
+    def select(self, section: str) -> dict[str, TensorRef]:
+        """The tensors of `section` by their names inside it."""
+        chosen = [
+            (ref, sections.inner_path(path, section))
+            for ref, (path, _) in zip(self.tensors.values(), self.index.tensors, strict=True)
+            if section == ALL or ref.section == section
+        ]
+        inner = names([path or (ref.name,) for ref, path in chosen], self.path)
+        return {name: ref for name, (ref, _) in zip(inner, chosen, strict=True)}
+
+    def unread(self, section: str) -> list[tuple[str, str]]:
+        """Name and reason of what lies in `section` and holds tensors that cannot be read."""
+        found = []
+        for path, value in self.index.leaves:
+            inside = section in (FLAT, ALL) or (path and str(path[0]) == section)
+            if inside and isinstance(value, Inert) and value.unread:
+                found.append((".".join(map(str, path)) or self.path, value.why))
+        return found
+
+    def __getitem__(self, name: str) -> TensorRef:
+        try:
+            return self.tensors[name]
+        except KeyError:
+            raise UnknownTensor(
+                self.path, expected="the name of a tensor", got=repr(name)
+            ) from None
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.tensors
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tensors)
+
+    def __len__(self) -> int:
+        return len(self.tensors)
+
+    def keys(self) -> list[str]:
+        """Names of all tensors."""
+        return list(self.tensors)
+
+    def close(self) -> None:
+        """Let go of the files."""
+        self._close()
+
+    def __enter__(self) -> Checkpoint:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

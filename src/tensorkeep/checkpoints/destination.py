@@ -1,0 +1,208 @@
+"""Where a written checkpoint goes: which format, one file or parts in a folder."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tensorkeep import formats
+from tensorkeep.checkpoints import index
+from tensorkeep.checkpoints.checkpoint import Checkpoint
+from tensorkeep.checkpoints.streaming import Output
+from tensorkeep.checkpoints.writing import (
+    TARGETS,
+    Plan,
+    Target,
+    index_bytes,
+    shards,
+    target_for_suffix,
+    target_named,
+    write,
+)
+from tensorkeep.errors import AlreadyExists, BadArgument, Damaged, TensorkeepError
+from tensorkeep.facts import Limits
+from tensorkeep.progress import Reporter
+from tensorkeep.stores import Blob, Sink
+from tensorkeep.stores.local import LocalFolderSink, LocalSink, same_file
+from tensorkeep.stores.opening import path_of
+
+DEFAULT_SHARD = 5_000_000_000
+_SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(I?)B?\s*$", re.IGNORECASE)
+_PART_OR_INDEX = re.compile(r"(-\d{5}-of-\d{5}\.\w+|\.index\.json)$")
+
+
+def shard_bytes(text: int | str) -> int:
+    """"5GB" as bytes; KB, MB, GB, TB are powers of 1000, KiB and so on of 1024."""
+    match = _SIZE.match(str(text))
+    size = 0
+    if match:
+        base = 1024 if match[3] else 1000
+        size = int(float(match[1]) * base ** " KMGT".index(match[2].upper() or " "))
+    if size < 1:
+        raise BadArgument("--shard-size", expected="a size such as 5GB or 500MiB", got=repr(text))
+    return size
+
+
+def resolve(
+    destination: str | os.PathLike[str], to: str | None, shard_size: int | str | None
+) -> Destination:
+    """What `destination` asks for. Raises `BadArgument`, `UnknownScheme`."""
+    text = os.fspath(destination)
+    path = path_of(text)
+    if path is None:
+        raise BadArgument("DST", expected="a path", got=repr(text), remedy="Name a file to write.")
+    size = shard_bytes(shard_size) if shard_size is not None else None
+    kind = target_named(to) if to else None
+    if path.name.endswith(".index.json"):
+        kind = kind or target_for_suffix(path.name.removesuffix(".index.json"))
+        return Destination(path.parent, kind or TARGETS[0], size or DEFAULT_SHARD)
+    if text.endswith(("/", os.sep)) or path.is_dir():
+        return Destination(path, kind or TARGETS[0], size or DEFAULT_SHARD)
+    kind = kind or target_for_suffix(path.name)
+    if kind is None:
+        raise BadArgument(
+            text,
+            expected="a name that ends in .safetensors, .pth, .pt, .bin or .ckpt, or in / for parts",
+            got=repr(path.suffix) if path.suffix else "no ending",
+            remedy="Say the format with --to safetensors or --to torch.",
+        )
+    if size is not None:
+        raise BadArgument(
+            "--shard-size",
+            expected="a directory to put parts in",
+            got=repr(text),
+            remedy=f"End the destination with a slash: {os.path.splitext(text)[0]}/",  # noqa: PTH122
+        )
+    return Destination(path, kind, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """`shard_size` in bytes when `path` is a folder of parts, None when it is one file."""
+
+    path: Path
+    kind: Target
+    shard_size: int | None
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return os.fspath(self.path)
+
+    def files(self, plan: Plan) -> list[str]:
+        """Names of the files that writing `plan` makes."""
+        if self.shard_size is None:
+            return [self.path.name]
+        parts = self._parts(plan)
+        return [*parts, self.kind.index] if len(parts) > 1 else list(parts)
+
+    def check(self, ckpt: Checkpoint, *, overwrite: bool) -> None:
+        """Refuse before any work: the source itself, and what exists unless `overwrite`."""
+        source = Path(ckpt.path)
+        if source.exists() and self.path.exists() and same_file(source, self.path):
+            raise AlreadyExists(
+                self.name,
+                expected="a destination other than the source",
+                got="the source itself",
+                remedy="Write to another name and move it into place when it is good.",
+            )
+        if self.shard_size is None and not overwrite and os.path.lexists(self.path):
+            raise AlreadyExists(
+                self.name,
+                expected="a name that is free",
+                got="an existing file",
+                remedy="Pick another name, or pass --overwrite.",
+            )
+
+    def write(
+        self, plan: Plan, overwrite: bool, *, verify: bool, reporter: Reporter
+    ) -> int | None:
+        """Write it all and let it appear; with `verify`, compared before it appears.
+
+        Returns how many tensors were compared.
+        """
+        reporter.start(f"writing {self.path.name}", plan.nbytes)
+        try:
+            if self.shard_size is None:
+                return self._write_file(plan, overwrite, verify, reporter)
+            return self._write_parts(plan, overwrite, verify, reporter)
+        finally:
+            reporter.finish()
+
+    def _write_file(
+        self, plan: Plan, overwrite: bool, verify: bool, reporter: Reporter
+    ) -> int | None:
+        layout = self.kind.layout(plan.request())
+        with LocalSink(self.path, overwrite=overwrite, size=layout.total) as sink:
+            write(plan, layout, sink, reporter)
+            compared = _compare(sink, plan) if verify else None
+            sink.commit()
+        return compared
+
+    def _parts(self, plan: Plan) -> dict[str, Plan]:
+        assert self.shard_size is not None
+        cut = shards(plan, self.shard_size)
+        if len(cut) == 1:
+            return {self.kind.single: cut[0]}
+        return {self.kind.part(at + 1, len(cut)): part for at, part in enumerate(cut)}
+
+    def _write_parts(
+        self, plan: Plan, overwrite: bool, verify: bool, reporter: Reporter
+    ) -> int | None:
+        parts = self._parts(plan)
+        compared = 0
+        with LocalFolderSink(self.path, overwrite=overwrite, replaceable=_is_ours) as folder:
+            for name, part in parts.items():
+                layout = self.kind.layout(part.request())
+                sink = folder.create(name, size=layout.total)
+                write(part, layout, sink, reporter)
+                compared += _compare(sink, part) if verify else 0
+            if len(parts) > 1:
+                data = index_bytes(plan, parts, aliases=self.kind.holds_versions)
+                folder.create(self.kind.index, size=len(data)).write_at(0, data)
+            folder.commit()
+        return compared if verify else None
+
+
+def _is_ours(names: Iterable[str]) -> bool:
+    """Whether a folder holds nothing but a sharded checkpoint, which may be replaced whole."""
+    single = {target.single for target in TARGETS}
+    return all(name in single or _PART_OR_INDEX.search(name) for name in names)
+
+
+def _compare(sink: Sink, plan: Plan) -> int:
+    """Read back what was written and compare SHA-256 digests, tensor by tensor."""
+    blob: Blob = sink.reader()
+    try:
+        contents = formats.read(blob, Limits())
+        written = Checkpoint(blob.name, contents, index.build(contents, Limits(), blob.name), [blob], blob.close)  # fmt: skip
+        for output in plan.outputs:
+            _same(output, written)
+        for alias, kept in plan.aliases.items():
+            if written[alias].tied_to != kept and written[kept].tied_to != alias:
+                raise Damaged(sink.name, expected=f"{alias!r} tied to {kept!r}", got="no tie")
+    finally:
+        blob.close()
+    return len(plan.outputs)
+
+
+def _same(output: Output, written: Checkpoint) -> None:
+    expected = hashlib.sha256()
+    for piece in output.blocks():
+        expected.update(piece)
+    try:
+        got = written[output.name].digest()
+    except TensorkeepError as error:
+        got = str(error)
+    if got != f"sha256:{expected.hexdigest()}":
+        raise Damaged(
+            written.path,
+            expected=f"sha256:{expected.hexdigest()}",
+            got=got,
+            where=output.name,
+            remedy="Nothing was kept. The disk or the memory of this machine may be at fault.",
+        )

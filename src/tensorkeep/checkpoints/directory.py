@@ -1,0 +1,141 @@
+"""Which checkpoint a directory holds: an index, numbered parts, one file, or a Trainer's folder.
+
+Source: the file names that `transformers` 5, `peft` and `accelerate` use.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+from tensorkeep.errors import BadArgument, NotACheckpoint, NotFound, ReadError
+from tensorkeep.facts import Limits
+from tensorkeep.formats import sharded
+from tensorkeep.formats._model import Contents, Graft, plain
+from tensorkeep.formats.sharded import Folder
+
+_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
+# In the order in which transformers looks for them.
+_USUAL = (
+    "model.safetensors",
+    "pytorch_model.bin",
+    "adapter_model.safetensors",
+    "adapter_model.bin",
+    "diffusion_pytorch_model.safetensors",
+    "diffusion_pytorch_model.bin",
+)
+_TRAINER_STATE = "trainer_state.json"
+# What the Trainer of transformers saves beside the weights: file and section.
+_TRAINER_SIDES = {
+    "optimizer.pt": "optimizer",
+    "scheduler.pt": "scheduler",
+    "scaler.pt": "scaler",
+    "rng_state.pth": "rng_state",
+}
+ReadPart = Callable[[str], Contents]
+
+
+def find(folder: Folder, wanted: str | None, read_part: ReadPart, limits: Limits) -> Contents:
+    """The checkpoint in `folder`; `wanted` names the index file if the user did.
+
+    Raises `NotACheckpoint`, `BadArgument` when several could be meant, and what reading raises.
+    """
+    names = folder.names()
+    if wanted is not None:
+        if wanted not in names:
+            raise NotFound(f"{folder.name}/{wanted}", got="no such file")
+        return sharded.read_index(folder, wanted, read_part, limits)
+    weights = _weights(folder, names, read_part, limits)
+    return _trainer(folder, names, weights, read_part, limits)
+
+
+def _weights(
+    folder: Folder, names: list[str], read_part: ReadPart, limits: Limits
+) -> Contents:
+    indexes = sharded.index_names(names)
+    if indexes:
+        contents = sharded.read_index(folder, indexes[0], read_part, limits)
+        contents.notes += [f"{other} was not used; {indexes[0]} was" for other in indexes[1:]]
+        return contents
+    groups = sharded.numbered(names)
+    if len(groups) == 1:
+        return sharded.read_numbered(folder, next(iter(groups.values())), read_part)
+    return read_part(_single(folder, names))
+
+
+def _single(folder: Folder, names: list[str]) -> str:
+    usual = [name for name in _USUAL if name in names]
+    if usual:
+        return usual[0]
+    found = [name for name in names if name.endswith(_SUFFIXES) and name not in _TRAINER_SIDES]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise NotACheckpoint(
+            folder.name,
+            expected="a directory with a checkpoint in it",
+            got="an empty one" if not names else ", ".join(names[:5]),
+        )
+    raise BadArgument(
+        folder.name,
+        expected="one checkpoint or an index file",
+        got=f"{len(found)}: " + ", ".join(found[:5]),
+        remedy="Name the file that you mean.",
+    )
+
+
+def _trainer(
+    folder: Folder, names: list[str], weights: Contents, read_part: ReadPart, limits: Limits
+) -> Contents:
+    if _TRAINER_STATE not in names:
+        return weights
+    root: dict[str, object] = {"model": Graft(weights)}
+    parts = {"model": weights}
+    for name, section in _TRAINER_SIDES.items():
+        if name in names:
+            try:
+                parts[section] = read_part(name)
+            except ReadError as error:
+                weights.notes.append(f"{name} was left out: {error}")
+                continue
+            root[section] = Graft(parts[section])
+    root["trainer_state"] = _state(folder, limits)
+    return _combine(weights, root, parts)
+
+
+def _state(folder: Folder, limits: Limits) -> object:
+    blob = folder.open(_TRAINER_STATE)
+    try:
+        text = blob.read(0, min(blob.size, limits.max_json_bytes))
+        state = json.loads(text.decode("utf-8"))
+    except (ValueError, RecursionError):
+        return "damaged JSON"
+    finally:
+        blob.close()
+    return {k: v for k, v in state.items() if k != "log_history"} if isinstance(state, dict) else {}
+
+
+def _combine(
+    weights: Contents, root: dict[str, object], parts: dict[str, Contents]
+) -> Contents:
+    for section, contents in parts.items():
+        if section != "model":
+            for storage in contents.storages.values():
+                storage.key = f"{section}:{storage.key}"
+    everything = parts.items()
+    return Contents(
+        format=weights.format,
+        container="directory",
+        root=root,
+        lens=plain,
+        storages={s.key: s for _, c in everything for s in c.storages.values()},
+        metadata=weights.metadata,
+        facts=weights.facts,
+        programs=[(f"{name}: {w}", p) for name, c in everything for w, p in c.programs],
+        anomalies=[a for _, c in everything for a in c.anomalies],
+        parts=[part for _, c in everything for part in c.parts],
+        notes=weights.notes,
+        audit=lambda deep: [a for c in parts.values() for a in c.audit(deep)],
+        verify=lambda: (row for c in parts.values() for row in c.verify()),
+        digests=any(c.digests for c in parts.values()),
+    )

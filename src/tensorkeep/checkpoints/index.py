@@ -1,0 +1,163 @@
+"""From the value that a file holds to names: which tensor lies under which path.
+
+The tree may come from a hostile file: it can be as deep as the file is long, share its parts
+(so that it is exponentially large written out) and contain itself. The walk is iterative, and
+bounded by `Limits.max_expansion`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from tensorkeep.errors import LimitExceeded, NameCollision
+from tensorkeep.facts import Limits
+from tensorkeep.formats._model import Contents, Graft, Inert, Items, Lens, TensorRecord
+from tensorkeep.pickles import describe
+
+Path = tuple[object, ...]
+_ATOMS = (str, int, float, bytes, bool, type(None))
+
+
+@dataclass(slots=True)
+class Index:
+    """What the walk found. `values` is the tree with the tensors taken out."""
+
+    tensors: list[tuple[Path, TensorRecord]] = field(default_factory=list)
+    leaves: list[tuple[Path, object]] = field(default_factory=list)
+    attributes: dict[Path, dict[str, object]] = field(default_factory=dict)
+    types: dict[Path, str] = field(default_factory=dict)
+    values: object = None
+
+
+def build(contents: Contents, limits: Limits, subject: str) -> Index:
+    """Walk `contents.root`. Raises `LimitExceeded` when shared parts write out too large."""
+    walk = _Walk(limits, subject)
+    walk.run(contents.root, contents.lens)
+    walk.index.values = walk.finish()
+    return walk.index
+
+
+class _Walk:
+    """One depth-first walk, in the order of the file."""
+
+    def __init__(self, limits: Limits, subject: str) -> None:
+        self.index = Index()
+        self.budget = limits.max_expansion
+        self.max_depth = limits.max_depth
+        self.subject = subject
+        self.active: set[int] = set()
+        self.made: list[tuple[object, dict[object, object], object]] = []
+        self.top: dict[object, object] = {}
+
+    def run(self, root: object, lens: Lens) -> None:
+        # (path, value, lens, the dict that takes what is no tensor, the container left behind)
+        stack: list[tuple[Path, object, Lens, dict[object, object], int | None]]
+        stack = [((), root, lens, self.top, None)]
+        while stack:
+            path, raw, look, parent, left = stack.pop()
+            if left is not None:
+                self.active.discard(left)
+                continue
+            self._count(path)
+            value = look(raw)
+            if isinstance(value, Graft):
+                look = value.contents.lens
+                value = look(value.contents.root)
+            children = self._children(path, value, look)
+            if children is None:
+                self._leaf(path, value, parent)
+                continue
+            if id(value) in self.active:
+                self._leaf(path, Inert("a part that contains itself"), parent)
+                continue
+            self.active.add(id(value))
+            inside: dict[object, object] = {}
+            self._keep(path, inside, parent)
+            stack.append((path, None, look, parent, id(value)))
+            for key, child in reversed(children):
+                stack.append(((*path, key), child, look, inside, None))
+
+    def _count(self, path: Path) -> None:
+        self.budget -= 1
+        if self.budget < 0 or len(path) > self.max_depth:
+            limit = "max_expansion" if self.budget < 0 else "max_depth"
+            raise LimitExceeded(
+                self.subject,
+                expected=f"values that stay within Limits.{limit} when written out",
+                got="more",
+                where=name_of(path)[:80],
+            )
+
+    def _children(
+        self, path: Path, value: object, look: Lens
+    ) -> list[tuple[object, object]] | None:
+        if isinstance(value, Items):
+            self.index.types[path] = value.type
+            if value.attributes:
+                self.index.attributes[path] = {k: look(v) for k, v in value.attributes.items()}
+            return [(_key(key), child) for key, child in value.pairs]
+        if isinstance(value, dict):
+            return [(_key(key), child) for key, child in value.items()]
+        if isinstance(value, list | tuple):
+            return list(enumerate(value))
+        if isinstance(value, set | frozenset):
+            return list(enumerate(value))
+        return None
+
+    def _leaf(self, path: Path, value: object, parent: dict[object, object]) -> None:
+        if isinstance(value, TensorRecord):
+            self.index.tensors.append((path, value))
+            return
+        self.index.leaves.append((path, value))
+        parent[path[-1] if path else None] = value
+
+    def _keep(self, path: Path, inside: dict[object, object], parent: dict[object, object]) -> None:
+        key = path[-1] if path else None
+        parent[key] = inside
+        self.made.append((key, inside, parent))
+
+    def finish(self) -> object:
+        """Drop the branches that held only tensors, deepest first."""
+        for key, inside, parent in reversed(self.made):
+            if not inside:
+                assert isinstance(parent, dict)
+                parent.pop(key, None)
+        return self.top.get(None, {})
+
+
+def _key(key: object) -> object:
+    return key if isinstance(key, _ATOMS) else describe(key, 80)
+
+
+def name_of(path: Iterable[object]) -> str:
+    """The keys joined with dots."""
+    return ".".join([key if type(key) is str else str(key) for key in path])
+
+
+def names(paths: list[Path], subject: str) -> list[str]:
+    r"""A name for each path, all different.
+
+    A dot inside a key is escaped as `\.` only where two names would collide otherwise. Raises
+    `NameCollision` when that does not tell them apart (the keys 1 and "1", say).
+    """
+    made = [name_of(path) for path in paths]
+    if len(set(made)) == len(made):
+        return made
+    count: dict[str, int] = {}
+    for name in made:
+        count[name] = count.get(name, 0) + 1
+    for at, name in enumerate(made):
+        if count[name] > 1:
+            made[at] = ".".join(str(key).replace(".", "\\.") for key in paths[at])
+    taken: set[str] = set()
+    for name in made:
+        if name in taken:
+            raise NameCollision(
+                subject,
+                expected="a name of its own for each tensor",
+                got=f"two tensors named {name!r}",
+                remedy="Pick one part with --section, or rename one of the keys.",
+            )
+        taken.add(name)
+    return made

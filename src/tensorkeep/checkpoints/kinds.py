@@ -1,0 +1,82 @@
+"""What kind of checkpoint a value is, and which program wrote it, by its shape alone.
+
+Sources: the dictionaries that Lightning 2, timm, ultralytics 8, mmengine, accelerate and the
+Trainer of transformers 5 write. A guess about the writer is a fact about the keys, no proof.
+"""
+
+from __future__ import annotations
+
+from tensorkeep.checkpoints.index import Index
+from tensorkeep.checkpoints.sections import FLAT, Part
+from tensorkeep.formats._model import Contents, Inert
+
+STATE_DICT = "state_dict"
+TRAINING = "training_checkpoint"
+WHOLE_MODEL = "whole_model"
+OTHER = "values"
+
+# (writer, keys that must be there, keys of which one must be there)
+_WRITERS: tuple[tuple[str, frozenset[str], frozenset[str]], ...] = (
+    ("Lightning", frozenset({"state_dict", "pytorch-lightning_version"}), frozenset()),
+    ("ultralytics", frozenset({"model", "train_args"}), frozenset({"ema", "version", "date"})),
+    ("ultralytics", frozenset({"model", "ema", "updates"}), frozenset()),
+    ("timm", frozenset({"arch", "state_dict"}), frozenset({"optimizer", "args", "version"})),
+    ("mmengine", frozenset({"meta", "state_dict"}), frozenset({"message_hub", "optimizer"})),
+    ("detectron2", frozenset({"model", "iteration"}), frozenset({"optimizer", "scheduler"})),
+    ("Hugging Face Trainer", frozenset({"model", "trainer_state"}), frozenset()),
+)
+_TRAINING_KEYS = frozenset(
+    "epoch global_step step iteration optimizer optimizer_state_dict optimizer_states "
+    "lr_schedulers scheduler trainer_state hyper_parameters best_fitness args".split()
+)
+
+
+def kind_of(contents: Contents, index: Index, parts: dict[str, Part]) -> str:
+    """One of the kinds above."""
+    root = contents.lens(contents.root)
+    if isinstance(root, Inert):
+        return WHOLE_MODEL if root.unread == "object" else OTHER
+    if any(part.optimizer for part in parts.values()):
+        return TRAINING
+    keys = top_keys(index)
+    if FLAT not in parts and (keys & _TRAINING_KEYS or any(p.unread for p in parts.values())):
+        return TRAINING
+    return STATE_DICT if index.tensors else OTHER
+
+
+def top_keys(index: Index) -> set[str]:
+    """The keys at the top of the file."""
+    paths = [path for path, _ in index.tensors] + [path for path, _ in index.leaves]
+    return {path[0] for path in paths if path and isinstance(path[0], str)}
+
+
+def writer_of(contents: Contents, index: Index) -> str:
+    """Who wrote the file, in words: the framework if its keys give it away, and the serialiser."""
+    serialiser = _serialiser(contents)
+    keys = top_keys(index)
+    for name, needed, one_of in _WRITERS:
+        if needed <= keys and (not one_of or one_of & keys):
+            return f"{name}{_version(index, name)}, {serialiser}"
+    return serialiser
+
+
+def _version(index: Index, writer: str) -> str:
+    key = {"Lightning": "pytorch-lightning_version", "ultralytics": "version"}.get(writer)
+    for path, value in index.leaves:
+        if path == (key,) and isinstance(value, str):
+            return f" {value}"
+    return ""
+
+
+def _serialiser(contents: Contents) -> str:
+    facts = contents.facts
+    if contents.format.endswith("safetensors"):
+        framework = contents.metadata.get("format", "")
+        return f"safetensors ({framework})" if framework else "safetensors"
+    if ".storage_alignment" in facts:
+        return "torch.save (torch 2.8 or newer)"
+    if ".format_version" in facts:
+        return "torch.save (torch 2.7 or newer)"
+    if "byteorder" in facts:
+        return "torch.save (torch 2.1 or newer)"
+    return "torch.save (torch 1.6 to 2.0, or a compatible writer)"

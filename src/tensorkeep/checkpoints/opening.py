@@ -1,0 +1,82 @@
+"""From a path, bytes or a file object to an opened checkpoint."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from tensorkeep import formats
+from tensorkeep.checkpoints import index
+from tensorkeep.checkpoints.checkpoint import Checkpoint
+from tensorkeep.checkpoints.directory import find
+from tensorkeep.errors import TensorkeepError
+from tensorkeep.facts import Limits
+from tensorkeep.formats._model import Contents
+from tensorkeep.stores import Blob
+from tensorkeep.stores.local import LocalFolder
+from tensorkeep.stores.opening import Source, open_blob, path_of
+
+
+def open_checkpoint(source: Source, *, limits: Limits | None = None) -> Checkpoint:
+    """Open `source` as an index of tensors; no tensor byte is read and nothing is run.
+
+    `source`: a path or `file://` URL of a file, an index file or a directory; "-" for standard
+    input; bytes; or a readable, seekable binary file object. Raises `ReadError` and `StoreError`.
+    """
+    limits = limits or Limits()
+    path = path_of(source)
+    if path is not None and _is_sharded(path):
+        return _open_directory(path, limits)
+    blob = open_blob(source)
+    try:
+        contents = formats.read(blob, limits)
+        return _finish(blob.name, contents, [blob], blob.close, limits)
+    except BaseException:
+        blob.close()
+        raise
+
+
+def _is_sharded(path: Path) -> bool:
+    return path.is_dir() or path.name.endswith(".index.json")
+
+
+def _open_directory(path: Path, limits: Limits) -> Checkpoint:
+    blobs: list[Blob] = []
+    folder = LocalFolder(path if path.is_dir() else path.parent)
+
+    def read_part(name: str) -> Contents:
+        blob = folder.open(name)
+        blobs.append(blob)
+        return formats.read(blob, limits)
+
+    def close() -> None:
+        for blob in blobs:
+            blob.close()
+
+    try:
+        wanted = None if path.is_dir() else path.name
+        contents = find(folder, wanted, read_part, limits)
+        return _finish(os.fspath(path), contents, blobs, close, limits)
+    except BaseException:
+        close()
+        raise
+
+
+def _finish(
+    name: str,
+    contents: Contents,
+    blobs: list[Blob],
+    close: Callable[[], None],
+    limits: Limits,
+) -> Checkpoint:
+    return Checkpoint(name, contents, index.build(contents, limits, name), blobs, close)
+
+
+def is_readable(source: Source) -> bool:
+    """Whether `source` opens as a checkpoint at all."""
+    try:
+        open_checkpoint(source).close()
+    except TensorkeepError:
+        return False
+    return True

@@ -1,0 +1,204 @@
+"""Tensor bytes from an opened checkpoint to a sink, in blocks, by a few threads.
+
+Bytes never become Python objects one by one: a contiguous tensor is a range that is read into a
+buffer and written from it. Small tensors that will lie side by side share one write. Memory is a
+block for each thread, whatever the size of the checkpoint.
+"""
+
+from __future__ import annotations
+
+import threading
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from tensorkeep.checkpoints.tensor import BLOCK, TensorRef
+from tensorkeep.dtypes import DType
+from tensorkeep.formats.layout import Entry, Layout
+from tensorkeep.progress import SILENT, Reporter
+from tensorkeep.stores import Sink
+
+_CHUNK = 16 * BLOCK
+# Below this size a tensor costs more in calls than in bytes, and threads only wait for each other.
+_SMALL = 64 << 10
+_THREADS = 2
+
+Cast = Callable[[memoryview], memoryview]
+CastTo = Callable[[DType, DType], Cast]
+
+
+@dataclass(slots=True)
+class Output:
+    """A tensor on its way: where it comes from, its name there, and the dtype it will have."""
+
+    name: str
+    ref: TensorRef
+    dtype: DType
+    cast: Cast | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in the target."""
+        return self.ref.record.numel * self.dtype.itemsize
+
+    @property
+    def entry(self) -> Entry:
+        """What the layout needs to know of it."""
+        return Entry(self.name, self.dtype, self.ref.shape, self.nbytes)
+
+    def blocks(self) -> Iterator[memoryview]:
+        """Its bytes as they will be written."""
+        for piece in self.ref.blocks():
+            yield self.cast(piece) if self.cast else piece
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A run of the target. `whole`: outputs to be written from end to end; else a part of one."""
+
+    whole: Sequence[int]
+    start: int = 0
+    length: int = 0
+
+
+class Stream:
+    """One file being filled."""
+
+    def __init__(
+        self, outputs: Sequence[Output], layout: Layout, sink: Sink, reporter: Reporter = SILENT
+    ) -> None:
+        self.outputs = outputs
+        self.layout = layout
+        self.sink = sink
+        self.reporter = reporter
+        self.checksums = [0] * len(outputs)
+        self._jobs = iter(_plan(outputs, layout))
+        self._lock = threading.Lock()
+        self._failure: BaseException | None = None
+
+    def run(self) -> None:
+        """Write everything; the sink is left to the caller to commit or abort."""
+        for position, data in self.layout.fixed:
+            self.sink.write_at(position, data)
+        helpers = [threading.Thread(target=self._work) for _ in range(self._helpers())]
+        for helper in helpers:
+            helper.start()
+        try:
+            self._work()
+        except BaseException as error:
+            # A signal arrives here, in the main thread: the helpers must stop before the abort.
+            self._failure = self._failure or error
+        for helper in helpers:
+            helper.join()
+        if self._failure is not None:
+            raise self._failure
+        for position, data in self.layout.closing(self.checksums):
+            self.sink.write_at(position, data)
+
+    def _helpers(self) -> int:
+        mean = self.layout.total // max(len(self.outputs), 1)
+        return _THREADS - 1 if mean >= _SMALL else 0
+
+    def _next(self) -> _Job | None:
+        with self._lock:
+            return None if self._failure else next(self._jobs, None)
+
+    def _work(self) -> None:
+        buffer = memoryview(bytearray(BLOCK))
+        try:
+            while (job := self._next()) is not None:
+                self._do(job, buffer)
+        except BaseException as error:
+            with self._lock:
+                self._failure = self._failure or error
+
+    def _do(self, job: _Job, buffer: memoryview) -> None:
+        if job.length:
+            self._part(job, buffer)
+        elif len(job.whole) > 1 and not self.layout.checksums:
+            self._batch(job.whole, buffer)
+        else:
+            for which in job.whole:
+                self._single(which, buffer)
+
+    def _part(self, job: _Job, buffer: memoryview) -> None:
+        which = job.whole[0]
+        target = self.layout.positions[which] + job.start
+        read = _reader(self.outputs[which])
+        for at in range(0, job.length, BLOCK):
+            piece = buffer[: min(BLOCK, job.length - at)]
+            read(job.start + at, piece)
+            self.sink.write_at(target + at, piece)
+            self._done(len(piece))
+
+    def _batch(self, whole: Sequence[int], buffer: memoryview) -> None:
+        at = 0
+        for which in whole:
+            output = self.outputs[which]
+            size = output.nbytes
+            if size:
+                _reader(output)(0, buffer[at : at + size])
+            at += size
+        self.sink.write_at(self.layout.positions[whole[0]], buffer[:at])
+        self._done(at)
+
+    def _single(self, which: int, buffer: memoryview) -> None:
+        output = self.outputs[which]
+        position, crc = self.layout.positions[which], 0
+        for piece in _blocks(output, buffer):
+            if self.layout.checksums:
+                crc = zlib.crc32(piece, crc)
+            self.sink.write_at(position, piece)
+            position += len(piece)
+            self._done(len(piece))
+        self.checksums[which] = crc
+
+    def _done(self, amount: int) -> None:
+        self.reporter.advance(amount)
+
+
+def _direct(output: Output) -> bool:
+    return output.cast is None and output.ref.direct
+
+
+def _reader(output: Output) -> Callable[[int, memoryview], None]:
+    """Reads the bytes of a direct output, from a position inside the tensor."""
+    record = output.ref.record
+    record.check(output.ref.name)
+    storage = record.storage
+    start = record.offset * record.dtype.itemsize
+    return lambda at, piece: storage.read_into(start + at, piece)
+
+
+def _blocks(output: Output, buffer: memoryview) -> Iterator[memoryview]:
+    if not _direct(output):
+        yield from output.blocks()
+        return
+    size = output.nbytes
+    read = _reader(output)
+    for at in range(0, size, BLOCK):
+        piece = buffer[: min(BLOCK, size - at)]
+        read(at, piece)
+        yield piece
+
+
+def _plan(outputs: Sequence[Output], layout: Layout) -> Iterator[_Job]:
+    """Jobs in the order of the target, so that the device sees nearly sequential writes."""
+    batch: list[int] = []
+    filled = 0
+    for which in sorted(range(len(outputs)), key=lambda i: (layout.positions[i], i)):
+        output, size = outputs[which], outputs[which].nbytes
+        small = size <= BLOCK and (layout.checksums or _direct(output))
+        if batch and (not small or filled + size > BLOCK):
+            yield _Job(batch)
+            batch, filled = [], 0
+        if small:
+            batch.append(which)
+            filled += size
+        elif layout.checksums or not _direct(output):
+            yield _Job([which])
+        else:
+            for start in range(0, size, _CHUNK):
+                yield _Job([which], start, min(_CHUNK, size - start))
+    if batch:
+        yield _Job(batch)

@@ -1,0 +1,160 @@
+"""A tensor of an opened checkpoint: where it lies, and its bytes when somebody asks."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from tensorkeep.checkpoints.gathering import Strided, gather
+from tensorkeep.errors import Unsupported
+from tensorkeep.facts import TensorInfo
+from tensorkeep.formats._model import TensorRecord
+
+if TYPE_CHECKING:
+    import numpy as np
+
+BLOCK = 1 << 20
+
+
+class TensorRef:
+    """An index entry. Shape in elements; no byte of the tensor is read until it is asked for.
+
+    `name` is the full dotted path in the file, `section` the top-level part it lies in.
+    """
+
+    __slots__ = ("name", "record", "section", "tied_to")
+
+    def __init__(
+        self, name: str, record: TensorRecord, section: str, tied_to: str | None = None
+    ) -> None:
+        self.name = name
+        self.record = record
+        self.section = section
+        self.tied_to = tied_to
+
+    @property
+    def dtype(self) -> str:
+        """torch's name of the dtype, without `torch.`"""
+        return self.record.dtype.name
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Size of each dimension, in elements."""
+        return self.record.shape
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the contiguous tensor."""
+        return self.record.nbytes
+
+    @property
+    def info(self) -> TensorInfo:
+        """The entry as a record that turns into JSON."""
+        record = self.record
+        return TensorInfo(
+            self.name,
+            self.dtype,
+            record.shape,
+            record.nbytes,
+            self.section,
+            record.storage.key,
+            record.offset,
+            record.stride,
+            self.tied_to,
+        )
+
+    @property
+    def strided(self) -> Strided:
+        """The view, in elements of its storage."""
+        record = self.record
+        return Strided(record.dtype.itemsize, record.shape, record.stride, record.offset)
+
+    @property
+    def direct(self) -> bool:
+        """Whether the bytes wanted lie in the file one after the other, just as they are."""
+        record = self.record
+        fixed = record.conj or record.neg or record.storage.swapped > 1
+        return not fixed and self.strided.is_contiguous()
+
+    def blocks(self, size: int = BLOCK) -> Iterator[memoryview]:
+        """The contiguous little-endian bytes in pieces of about `size` bytes.
+
+        A piece is valid until the next is asked for. Raises `Damaged` when the file does not
+        have the bytes, and what its store raises.
+        """
+        record = self.record
+        record.check(self.name)
+        storage = record.storage
+        if storage.device == "meta":
+            raise Unsupported(
+                f"tensor {self.name!r}",
+                expected="values",
+                got="a meta tensor, saved without any",
+                remedy="Save the model again after its weights were loaded.",
+            )
+        if record.nbytes == 0:
+            return
+        for piece in gather(storage.read_into, self.strided, 0, size):
+            yield _fixed(piece, record)
+
+    def read(self) -> bytes:
+        """All of its contiguous little-endian bytes."""
+        return b"".join(bytes(piece) for piece in self.blocks())
+
+    def digest(self) -> str:
+        """`sha256:...` over the contiguous little-endian bytes."""
+        digest = hashlib.sha256()
+        for piece in self.blocks():
+            digest.update(piece)
+        return f"sha256:{digest.hexdigest()}"
+
+    def numpy(self) -> np.ndarray[Any, Any]:
+        """A new array of `shape`. Raises `Unsupported` for dtypes that numpy does not have."""
+        import numpy as np
+
+        code = self.record.dtype.numpy
+        if code is None:
+            raise Unsupported(
+                f"tensor {self.name!r}",
+                expected="a dtype that numpy has",
+                got=self.dtype,
+                remedy="Take .read() for the bytes, or convert with dtype='float32' first.",
+            )
+        return np.frombuffer(bytearray(self.read()), dtype=code).reshape(self.shape)
+
+    def __repr__(self) -> str:
+        return f"TensorRef({self.name!r}, {self.dtype}, {list(self.shape)})"
+
+
+def _fixed(piece: memoryview, record: TensorRecord) -> memoryview:
+    """`piece` with its bytes turned round and its signs flipped, where the file asks for it."""
+    unit = _component(record)
+    if record.storage.swapped > 1 and unit > 1:
+        turned = bytearray(len(piece))
+        for byte in range(unit):
+            turned[byte::unit] = bytes(piece[unit - 1 - byte :: unit])
+        piece = memoryview(turned)
+    if record.conj or record.neg:
+        piece = _negated(piece, record, unit)
+    return piece
+
+
+def _component(record: TensorRecord) -> int:
+    """Bytes of one number: half an element where it is complex."""
+    size = record.dtype.itemsize
+    return size // 2 if record.dtype.kind == "complex" else size
+
+
+def _negated(piece: memoryview, record: TensorRecord, unit: int) -> memoryview:
+    """Sign bits flipped: of the imaginary parts for conj, of all for neg."""
+    sign = b"\0" * (unit - 1) + b"\x80"
+    real = sign if record.neg else b"\0" * unit
+    if record.dtype.kind == "complex":
+        imag = sign if record.neg != record.conj else b"\0" * unit
+        mask = real + imag
+    else:
+        mask = real
+    repeated = int.from_bytes(mask * (len(piece) // len(mask)), "little")
+    flipped = int.from_bytes(piece, "little") ^ repeated
+    return memoryview(flipped.to_bytes(len(piece), "little"))

@@ -1,0 +1,93 @@
+"""One output for all verbs: lines of styled text, in colour on a terminal, plain elsewhere.
+
+Text out of a file is escaped before it gets here and is never markup.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable
+from typing import Any, TextIO
+
+from tensorkeep.errors import escape
+
+Span = tuple[str, str]
+Line = str | list[Span]
+
+_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
+
+
+def coloured(stream: TextIO) -> bool:
+    """Whether to draw: a terminal that can, and a user who did not say no."""
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return False
+    return stream.isatty()
+
+
+def show(lines: Iterable[Line]) -> None:
+    """Write `lines` to stdout."""
+    _write(lines, sys.stdout)
+
+
+def talk(lines: Iterable[Line]) -> None:
+    """Write `lines` to stderr."""
+    _write(lines, sys.stderr)
+
+
+def error_line(text: str) -> None:
+    """The sentence that says what went wrong."""
+    talk([[("tensorkeep: ", "bold red"), (text, "")]])
+
+
+def note_lines(notes: Iterable[str]) -> None:
+    """Hints and warnings, one a line."""
+    talk([[("note: ", "yellow"), (escape(note), "")] for note in notes])
+
+
+def show_json(value: dict[str, Any]) -> None:
+    """`value` to stdout. `allow_nan` is off: bare NaN is no JSON."""
+    json.dump(value, sys.stdout, indent=2, allow_nan=False, default=str)
+    sys.stdout.write("\n")
+
+
+def _write(lines: Iterable[Line], stream: TextIO) -> None:
+    if coloured(stream):
+        _draw(lines, stream)
+        return
+    for line in lines:
+        text = line if isinstance(line, str) else "".join(text for text, _ in line)
+        # A terminal or pipe in the C locale cannot take every name; a "?" is better than a crash.
+        encoding = stream.encoding or "utf-8"
+        stream.write(text.rstrip().encode(encoding, "replace").decode(encoding) + "\n")
+
+
+def _draw(lines: Iterable[Line], stream: TextIO) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(file=stream, markup=False, highlight=False, emoji=False)
+    for line in lines:
+        spans = [(line, "")] if isinstance(line, str) else line
+        console.print(Text.assemble(*spans), soft_wrap=True)
+
+
+def size(count: int) -> str:
+    """Bytes for people: 1.94 GB. Powers of 1000, as disks and the hub count."""
+    value, unit = float(count), 0
+    while value >= 999.5 and unit < len(_UNITS) - 1:
+        value /= 1000
+        unit += 1
+    digits = 0 if unit == 0 else 2 if value < 10 else 1 if value < 100 else 0
+    return f"{value:.{digits}f} {_UNITS[unit]}"
+
+
+def number(count: int) -> str:
+    """12,810"""
+    return f"{count:,}"
+
+
+def many(count: int, what: str) -> str:
+    """"1 tensor", "2 tensors"."""
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"

@@ -1,0 +1,209 @@
+"""What a format hands up: tensors as places, everything else as inert values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from math import prod
+
+from tensorkeep.dtypes import DType
+from tensorkeep.errors import Damaged, ReadError
+from tensorkeep.facts import Anomaly
+from tensorkeep.pickles import Program, describe
+from tensorkeep.stores import Blob
+
+
+class Storage:
+    """A run of bytes that tensors are views of.
+
+    `nbytes` is what the file says it is long. Where it begins is asked of the container only
+    when its bytes are wanted: in a zip that costs one small read per storage.
+    `swapped` is the element size in bytes when the bytes are big-endian, else 0.
+    """
+
+    __slots__ = ("_locate", "_offset", "blob", "device", "key", "nbytes", "swapped")
+
+    def __init__(
+        self,
+        key: str,
+        nbytes: int,
+        blob: Blob,
+        *,
+        offset: int | None = None,
+        locate: Callable[[], int] | None = None,
+        swapped: int = 0,
+        device: str = "cpu",
+    ) -> None:
+        self.key = key
+        self.nbytes = nbytes
+        self.blob = blob
+        self.swapped = swapped
+        self.device = device
+        self._offset = offset
+        self._locate = locate
+
+    @property
+    def offset(self) -> int:
+        """Position of the first byte in `blob`. Raises `Damaged` if the container has none."""
+        if self._offset is None:
+            assert self._locate is not None
+            self._offset = self._locate()
+        return self._offset
+
+    def read_into(self, start: int, buffer: memoryview) -> None:
+        """Fill `buffer` from byte `start` of this storage, as the bytes lie in the file."""
+        self.blob.read_into(self.offset + start, buffer)
+
+
+class TensorRecord:
+    """A tensor as its file describes it: a view of a storage; offset and stride in elements.
+
+    `conj` and `neg` are torch's lazy bits: the values are the conjugate, or the negative, of
+    what the bytes say. `problem` says why its bytes may not be read (it reaches beyond its storage, say); reading
+    such a tensor raises `Damaged`.
+    """
+
+    __slots__ = (
+        "conj",
+        "dtype",
+        "neg",
+        "offset",
+        "parameter",
+        "problem",
+        "requires_grad",
+        "shape",
+        "storage",
+        "stride",
+    )
+
+    def __init__(
+        self,
+        dtype: DType,
+        shape: tuple[int, ...],
+        stride: tuple[int, ...],
+        offset: int,
+        storage: Storage,
+    ) -> None:
+        self.dtype = dtype
+        self.shape = shape
+        self.stride = stride
+        self.offset = offset
+        self.storage = storage
+        self.requires_grad = False
+        self.parameter = False
+        self.conj = False
+        self.neg = False
+        self.problem = ""
+
+    @property
+    def numel(self) -> int:
+        """How many elements."""
+        return prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the contiguous tensor."""
+        return prod(self.shape) * self.dtype.itemsize
+
+    def check(self, name: str) -> None:
+        """Raise `Damaged` if its bytes may not be read."""
+        if self.problem:
+            raise Damaged(f"tensor {name!r}", got=self.problem, where=f"storage {self.storage.key}")
+
+
+class Items:
+    """A mapping that the file builds by calling a known class (an OrderedDict, a Counter)."""
+
+    __slots__ = ("attributes", "pairs", "type")
+
+    def __init__(self, type_: str, pairs: list[tuple[object, object]]) -> None:
+        self.type = type_
+        self.pairs = pairs
+        self.attributes: dict[str, object] = {}
+
+
+class Graft:
+    """A value that another file of the same checkpoint holds."""
+
+    __slots__ = ("contents",)
+
+    def __init__(self, contents: Contents) -> None:
+        self.contents = contents
+
+
+class Inert:
+    """Something that the file would build by running code, or that nothing here reads yet.
+
+    `why` is a few words for people ("sparse tensor", "object of class pkg.Model"). `unread`
+    says whether values are lost with it: "tensor" if it is one that this version cannot read,
+    "object" if tensors lie somewhere inside, else "".
+    """
+
+    __slots__ = ("node", "unread", "why")
+
+    def __init__(self, why: str, node: object = None, *, unread: str = "") -> None:
+        self.why = why
+        self.node = node
+        self.unread = unread
+
+    def __repr__(self) -> str:
+        return f"<{self.why}>" if self.node is None else describe(self.node)
+
+
+Lens = Callable[[object], object]
+
+
+@dataclass(slots=True)
+class Contents:
+    """Everything that a format found out without reading tensor bytes.
+
+    `root` is the value that the file holds. Walk it through `lens`, which turns a raw value
+    into an atom, a list, tuple or dict, `Items`, a `TensorRecord` or `Inert`.
+    `programs` are the pickles that a loader would run, by their place in the container.
+    `audit(deep)` reads what a loader could execute beyond `programs` and yields what is odd.
+    `digests` says whether the container carries checksums of the tensor bytes. `aliases` are
+    the names in `root` that the container gives as further names of a tensor it holds once.
+    `error`: why `root` could not be read to its end; the programs say what ran until then.
+    """
+
+    format: str
+    container: str
+    root: object
+    lens: Lens
+    storages: Mapping[str, Storage]
+    metadata: dict[str, str] = field(default_factory=dict)
+    facts: dict[str, str] = field(default_factory=dict)
+    programs: list[tuple[str, Program]] = field(default_factory=list)
+    anomalies: list[Anomaly] = field(default_factory=list)
+    parts: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    audit: Callable[[bool], Iterable[Anomaly]] = lambda _deep: ()
+    verify: Callable[[], Iterator[tuple[str, str, str, str]]] = lambda: iter(())
+    digests: bool = False
+    aliases: frozenset[str] = frozenset()
+    error: ReadError | None = None
+
+
+def plain(value: object) -> object:
+    """The lens of formats whose values are plain already."""
+    return value
+
+
+def reach(record_shape: tuple[int, ...], stride: tuple[int, ...], offset: int) -> int:
+    """One more than the last element touched; 0 for an empty tensor."""
+    last = offset
+    for size, step in zip(record_shape, stride, strict=True):
+        if size == 0:
+            return 0
+        last += (size - 1) * step
+    return last + 1
+
+
+def contiguous_stride(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Row-major strides in elements, as torch gives them to a new tensor."""
+    strides = []
+    step = 1
+    for size in reversed(shape):
+        strides.append(step)
+        step *= max(size, 1)
+    return tuple(reversed(strides))

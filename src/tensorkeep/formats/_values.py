@@ -1,0 +1,211 @@
+"""What calls mean that build plain values: an OrderedDict, a Namespace, a numpy scalar.
+
+Sources: the `__reduce__` of each class, as CPython 3.11 and numpy 1.26 to 2.3 write it.
+Whatever is not listed stays `Inert`.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+
+from tensorkeep.formats._model import Inert, Items
+from tensorkeep.pickles import Call, Effect, Global, Persistent
+
+_SEARCH_LIMIT = 1_000_000
+_ATOMS = (str, int, float, bytes, bool, type(None))
+_SCALARS = {
+    "f8": "<d", "f4": "<f", "f2": "<e", "i8": "<q", "i4": "<i", "i2": "<h", "i1": "<b",
+    "u8": "<Q", "u4": "<I", "u2": "<H", "u1": "<B", "b1": "<?",
+}  # fmt: skip
+
+
+def plain_object(call: Call, lens: Callable[[object], object]) -> object:
+    """`Items`, a list, a tuple or an atom for a known class; else `Inert`."""
+    func = call.func
+    assert isinstance(func, Global)
+    target = func
+    if func.qualified in _RECONSTRUCTORS and isinstance(call.args, tuple) and call.args:
+        first = call.args[0]
+        target = first if isinstance(first, Global) else func
+    build = _BUILDERS.get(target.qualified)
+    value = build(call, target.qualified) if build else None
+    return _opaque(call, target.qualified) if value is None else value
+
+
+def _opaque(call: Call, name: str) -> Inert:
+    return Inert(f"object of class {name}", call, unread="object" if holds_storage(call) else "")
+
+
+def _mapping(call: Call, name: str) -> object:
+    pairs: dict[object, object] = {}
+    others: list[tuple[object, object]] = []
+    source = _initial(call, name)
+    if source is None:
+        return None
+    for key, value in [*source, *_written(call)]:
+        if isinstance(key, _ATOMS):
+            pairs[key] = value
+        else:
+            others.append((key, value))
+    items = Items(name, [*pairs.items(), *others])
+    for effect in call.effects or ():
+        if effect.kind == "BUILD" and isinstance(effect.args[0], dict):
+            items.attributes.update(
+                (key, value) for key, value in effect.args[0].items() if isinstance(key, str)
+            )
+    return items
+
+
+def _initial(call: Call, name: str) -> list[tuple[object, object]] | None:
+    """The pairs that the constructor was given; None if its arguments are something else."""
+    args = call.args
+    if not isinstance(args, tuple):
+        return None
+    if name == "collections.defaultdict" and call.kind == "REDUCE":
+        args = args[1:]
+    if not args or call.kind != "REDUCE":
+        return []
+    given = args[0]
+    if isinstance(given, dict):
+        return list(given.items())
+    if not isinstance(given, list):
+        return None
+    pairs = [tuple(pair) for pair in given if isinstance(pair, list | tuple)]
+    if len(pairs) != len(given) or any(len(pair) != 2 for pair in pairs):
+        return None
+    return [(pair[0], pair[1]) for pair in pairs]
+
+
+def _written(call: Call) -> list[tuple[object, object]]:
+    pairs: list[tuple[object, object]] = []
+    for effect in call.effects or ():
+        if effect.kind in ("SETITEM", "SETITEMS"):
+            pairs.extend(zip(effect.args[::2], effect.args[1::2], strict=True))
+    return pairs
+
+
+def _sequence(call: Call, _name: str) -> object:
+    args = call.args if isinstance(call.args, tuple) else ()
+    if args and not isinstance(args[0], list | tuple):
+        return None
+    items = list(args[0]) if args else []  # type: ignore[call-overload]
+    for effect in call.effects or ():
+        if effect.kind in ("APPEND", "APPENDS", "ADDITEMS"):
+            items.extend(effect.args)
+    return items
+
+
+def _namespace(call: Call, name: str) -> object:
+    items = Items(name, [])
+    for effect in call.effects or ():
+        if effect.kind != "BUILD" or not isinstance(effect.args[0], dict):
+            return None
+        items.pairs.extend(effect.args[0].items())
+    return items
+
+
+def _size(call: Call, _name: str) -> object:
+    return size_of(call)
+
+
+def size_of(value: object) -> object:
+    """The tuple that `value` is, or that a call of `torch.Size` was given; else None."""
+    if isinstance(value, Call) and isinstance(value.func, Global):
+        if value.func.qualified != "torch.Size" or not isinstance(value.args, tuple):
+            return None
+        value = value.args[0] if len(value.args) == 1 else None
+    if isinstance(value, list):
+        value = tuple(value)
+    return value if isinstance(value, tuple) else None
+
+
+def _device(call: Call, _name: str) -> object:
+    args = call.args
+    if not isinstance(args, tuple) or not all(isinstance(arg, str | int) for arg in args):
+        return None
+    return ":".join(str(arg) for arg in args) or None
+
+
+def _scalar(call: Call, _name: str) -> object:
+    """`numpy._core.multiarray.scalar(dtype, bytes)`: one number."""
+    if not isinstance(call.args, tuple) or len(call.args) != 2:
+        return None
+    code, data = _dtype_code(call.args[0]), latin1(call.args[1])
+    layout = _SCALARS.get(code)
+    if layout is None or data is None or len(data) != struct.calcsize(layout):
+        return None
+    value: object = struct.unpack(layout, data)[0]
+    return value
+
+
+def _dtype_code(value: object) -> str:
+    if not (isinstance(value, Call) and isinstance(value.func, Global)):
+        return ""
+    if value.func.qualified != "numpy.dtype" or not isinstance(value.args, tuple):
+        return ""
+    for effect in value.effects or ():
+        # The state's second field is the byte order; ">" would need its bytes swapped.
+        state = effect.args[0]
+        if not isinstance(state, tuple) or len(state) < 2 or state[1] not in ("<", "|"):
+            return ""
+    first = value.args[0] if value.args else ""
+    return first if isinstance(first, str) else ""
+
+
+def latin1(value: object) -> bytes | None:
+    """Bytes, also as protocols 0 to 2 spell them: `_codecs.encode(text, "latin1")`."""
+    if isinstance(value, Call) and isinstance(value.func, Global):
+        args = value.args
+        known = value.func.qualified == "_codecs.encode" and isinstance(args, tuple)
+        if not known or len(args) != 2 or args[1] != "latin1" or not isinstance(args[0], str):  # type: ignore[arg-type,index]
+            return None
+        try:
+            return args[0].encode("latin1")  # type: ignore[index,no-any-return]
+        except UnicodeEncodeError:
+            return None
+    return value if isinstance(value, bytes) else None
+
+
+def holds_storage(root: object) -> bool:
+    """Whether a storage is mentioned anywhere below `root`. Iterative; looks at most at a million nodes."""
+    todo, seen = [root], set[int]()
+    while todo and len(seen) < _SEARCH_LIMIT:
+        value = todo.pop()
+        if isinstance(value, Persistent):
+            return True
+        if id(value) in seen or isinstance(value, _ATOMS):
+            continue
+        seen.add(id(value))
+        todo.extend(_below(value))
+    return bool(todo)
+
+
+def _below(value: object) -> list[object]:
+    if isinstance(value, dict):
+        return [*value.keys(), *value.values()]
+    if isinstance(value, list | tuple | set | frozenset):
+        return list(value)
+    if isinstance(value, Call):
+        return [value.func, value.args, value.kwargs, *(value.effects or ())]
+    return list(value.args) if isinstance(value, Effect) else []
+
+
+_RECONSTRUCTORS = ("copyreg._reconstructor", "copyreg.__newobj__")
+_BUILDERS: dict[str, Callable[[Call, str], object]] = {
+    "collections.OrderedDict": _mapping,
+    "collections.defaultdict": _mapping,
+    "collections.Counter": _mapping,
+    "builtins.dict": _mapping,
+    "builtins.set": _sequence,
+    "builtins.frozenset": _sequence,
+    "builtins.list": _sequence,
+    "builtins.tuple": _sequence,
+    "collections.deque": _sequence,
+    "argparse.Namespace": _namespace,
+    "types.SimpleNamespace": _namespace,
+    "torch.Size": _size,
+    "torch.device": _device,
+    "numpy.core.multiarray.scalar": _scalar,
+    "numpy._core.multiarray.scalar": _scalar,
+}

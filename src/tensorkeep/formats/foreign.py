@@ -1,0 +1,66 @@
+"""Files that are no checkpoint this version reads, named so that the user knows what to do.
+
+Source of the magic numbers: the specification of each format.
+"""
+
+from __future__ import annotations
+
+from tensorkeep.errors import NotACheckpoint, ReadError, Unsupported
+from tensorkeep.stores import Blob
+
+_LATER = "This version does not read it yet; nothing in it was run."
+_LEGACY = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
+
+# (offset, magic, what it is, what to do); model containers first.
+_MODELS = (
+    (2, _LEGACY, "a torch checkpoint from before torch 1.6", _LATER),
+    (257, b"ustar", "a tar archive", "Unpack it, or wait for a version that reads torch's tar files."),
+    (0, b"GGUF", "a GGUF file", _LATER),
+    (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file (Keras, perhaps)", _LATER),
+    (0, b"\x93NUMPY", "a numpy array file", _LATER),
+)
+_OTHERS = (
+    (0, b"version https://git-lfs", "a Git LFS pointer, not the file itself", "Run `git lfs pull`."),
+    (0, b"<!DOCTYPE", "a web page", "The download fetched a page; use the file's own link."),
+    (0, b"<html", "a web page", "The download fetched a page; use the file's own link."),
+    (0, b"\x1f\x8b", "gzip data", "Unpack it first (gunzip)."),
+    (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive", "Unpack it first (7z x)."),
+    (0, b"\xfd7zXZ\x00", "xz data", "Unpack it first (unxz)."),
+    (0, b"\x28\xb5\x2f\xfd", "zstd data", "Unpack it first (unzstd)."),
+)
+
+
+def model_kind(head: bytes) -> str:
+    """What kind of model file this is that nothing here reads yet; empty if it is none."""
+    for offset, magic, what, _ in _MODELS:
+        if head[offset : offset + len(magic)] == magic:
+            return what
+    return "a pickle outside any container" if _looks_pickled(head) else ""
+
+
+def error(blob: Blob, head: bytes) -> ReadError:
+    """The error that says what `blob` is instead of a checkpoint."""
+    if not head:
+        return NotACheckpoint(
+            blob.name,
+            expected="a checkpoint",
+            got="an empty file",
+            remedy="The write or the download that made it did not finish; make it again.",
+        )
+    for table, kind in ((_MODELS, Unsupported), (_OTHERS, NotACheckpoint)):
+        for offset, magic, what, remedy in table:
+            if head[offset : offset + len(magic)].lower() == magic.lower():
+                return kind(blob.name, expected="a checkpoint", got=what, remedy=remedy)
+    if _looks_pickled(head):
+        what = "a pickle outside any container"
+        return Unsupported(blob.name, expected="a checkpoint", got=what, remedy=_LATER)
+    return NotACheckpoint(
+        blob.name,
+        expected="torch.save's zip or safetensors",
+        got=f"a file that begins with {head[:8]!r}",
+        remedy="See the list of formats in the documentation (docs/formats.md).",
+    )
+
+
+def _looks_pickled(head: bytes) -> bool:
+    return len(head) > 2 and head[0] == 0x80 and head[1] <= 5

@@ -1,0 +1,187 @@
+"""safetensors: a length, a JSON header, the tensors' bytes one after the other.
+
+Source: the format's description in the README of huggingface/safetensors, and what version 0.8
+accepts: u64 little-endian header length (at most 100,000,000), JSON that begins with `{`, an
+optional `__metadata__` of strings, `data_offsets` relative to the end of the header, no holes,
+nothing behind the last tensor. float4 counts two elements per byte in the last dimension.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from math import prod
+
+from tensorkeep.dtypes import BY_SAFETENSORS, DType
+from tensorkeep.errors import Damaged, LimitExceeded, Unsupported
+from tensorkeep.facts import Anomaly, Limits
+from tensorkeep.formats._model import Contents, Storage, TensorRecord, contiguous_stride, plain
+from tensorkeep.stores import Blob
+
+NAME = "safetensors"
+SUFFIXES = (".safetensors",)
+_PACKED = "float4_e2m1fn_x2"
+
+
+def identify(blob: Blob, head: bytes) -> bool:
+    """Whether the first bytes are a length that fits the file and the opening of a JSON object."""
+    if len(head) < 9 or head[8:9] != b"{":
+        return False
+    length: int = struct.unpack("<Q", head[:8])[0]
+    # A truncated file must be called damaged, not "no checkpoint": a plausible length suffices.
+    return length <= 100_000_000 and (length <= blob.size or head[9:10] in b'"}')
+
+
+def read(blob: Blob, limits: Limits) -> Contents:
+    """The checkpoint in `blob`, without its tensor bytes. Raises `Damaged`, `LimitExceeded`."""
+    header, start = _header(blob, limits)
+    anomalies: list[Anomaly] = []
+    entries = _parse(header, blob, anomalies)
+    metadata = _metadata(entries.pop("__metadata__", {}), blob)
+    root: dict[str, object] = {}
+    spans: list[tuple[int, int, str]] = []
+    for name, entry in entries.items():
+        record, begin, end = _tensor(name, entry, blob, start)
+        root[name] = record
+        spans.append((begin, end, name))
+    _check_spans(spans, blob, start, anomalies)
+    storages = {name: record.storage for name, record in root.items()}  # type: ignore[attr-defined]
+    aliases = _aliases(metadata, root)
+    root.update({alias: root[kept] for alias, kept in aliases.items()})
+    return Contents(
+        NAME,
+        "safetensors",
+        root,
+        plain,
+        storages,
+        metadata,
+        anomalies=anomalies,
+        aliases=frozenset(aliases),
+    )
+
+
+def _aliases(metadata: dict[str, str], root: dict[str, object]) -> dict[str, str]:
+    """Further names of tensors, as `save_model` of the official library notes them down."""
+    return {
+        name: kept
+        for name, kept in metadata.items()
+        if name != "format" and name not in root and kept in root
+    }
+
+
+def _header(blob: Blob, limits: Limits) -> tuple[bytes, int]:
+    if blob.size < 8:
+        raise Damaged(blob.name, expected="a header length of 8 bytes", got=f"{blob.size} bytes")
+    length: int = struct.unpack("<Q", blob.read(0, 8))[0]
+    if length > limits.max_json_bytes:
+        raise LimitExceeded(
+            blob.name,
+            expected=f"a header of at most {limits.max_json_bytes} bytes",
+            got=str(length),
+            where="byte 0",
+        )
+    if 8 + length > blob.size:
+        raise Damaged(
+            blob.name,
+            expected=f"a header of {length} bytes",
+            got=f"a file of {blob.size} bytes",
+            where="byte 0",
+        )
+    return blob.read(8, length), 8 + length
+
+
+def _parse(header: bytes, blob: Blob, anomalies: list[Anomaly]) -> dict[str, object]:
+    def pairs(items: list[tuple[str, object]]) -> dict[str, object]:
+        made = dict(items)
+        if len(made) != len(items):
+            what = "a name stands twice in the header; readers differ in which they take"
+            anomalies.append(Anomaly("duplicate-key", what, "header", 8))
+        return made
+
+    try:
+        entries = json.loads(header.decode("utf-8"), object_pairs_hook=pairs)
+        for name in entries if isinstance(entries, dict) else ():
+            name.encode("utf-8")  # half a surrogate pair: no name that any writer could store
+    except (ValueError, RecursionError) as error:
+        raise Damaged(
+            blob.name, expected="a JSON header", got=str(error)[:200], where="byte 8"
+        ) from None
+    if not isinstance(entries, dict) or not header.startswith(b"{"):
+        raise Damaged(blob.name, expected="a JSON object", got="something else", where="byte 8")
+    return entries
+
+
+def _metadata(value: object, blob: Blob) -> dict[str, str]:
+    if not isinstance(value, dict) or not all(type(text) is str for text in value.values()):
+        raise Damaged(blob.name, expected="__metadata__ of strings", got="other values")
+    return value
+
+
+def _tensor(name: str, entry: object, blob: Blob, start: int) -> tuple[TensorRecord, int, int]:
+    if not isinstance(entry, dict):
+        raise Damaged(blob.name, expected="an object", got=str(entry)[:60], where=f"key {name!r}")
+    shape, (begin, end) = _numbers(name, entry, blob)
+    dtype = _dtype(name, entry, blob)
+    if dtype.name == _PACKED:
+        if not shape or shape[-1] % 2:
+            raise Unsupported(
+                blob.name,
+                expected="an even last dimension, as torch packs float4",
+                got=f"shape {list(shape)}",
+                where=f"key {name!r}",
+            )
+        shape = (*shape[:-1], shape[-1] // 2)
+    nbytes = prod(shape) * dtype.itemsize
+    if end - begin != nbytes or start + end > blob.size:
+        raise Damaged(
+            blob.name,
+            expected=f"{nbytes} bytes of {dtype} {list(shape)} inside the file",
+            got=f"data_offsets [{begin}, {end}], {blob.size - start} bytes after the header",
+            where=f"key {name!r}",
+        )
+    storage = Storage(name, nbytes, blob, offset=start + begin)
+    return TensorRecord(dtype, shape, contiguous_stride(shape), 0, storage), begin, end
+
+
+def _numbers(
+    name: str, entry: dict[str, object], blob: Blob
+) -> tuple[tuple[int, ...], tuple[int, int]]:
+    shape, offsets = entry.get("shape"), entry.get("data_offsets")
+    good = isinstance(shape, list) and isinstance(offsets, list) and len(offsets) == 2
+    # `type is int`: a JSON true would pass isinstance.
+    if not good or not all(type(n) is int and n >= 0 for n in [*shape, *offsets]):  # type: ignore[misc]
+        raise Damaged(
+            blob.name,
+            expected="shape and data_offsets of whole numbers",
+            got=str({key: entry[key] for key in sorted(entry)[:4]})[:120],
+            where=f"key {name!r}",
+        )
+    return tuple(shape), (offsets[0], offsets[1])  # type: ignore[arg-type,index]
+
+
+def _dtype(name: str, entry: dict[str, object], blob: Blob) -> DType:
+    dtype = BY_SAFETENSORS.get(str(entry.get("dtype")))
+    if dtype is None:
+        raise Unsupported(
+            blob.name,
+            expected="a dtype of safetensors 0.8",
+            got=repr(entry.get("dtype"))[:40],
+            where=f"key {name!r}",
+        )
+    return dtype
+
+
+def _check_spans(
+    spans: list[tuple[int, int, str]], blob: Blob, start: int, anomalies: list[Anomaly]
+) -> None:
+    """Every byte behind the header belongs to exactly one tensor; else readers may differ."""
+    at = 0
+    for begin, end, name in sorted(spans):
+        if begin != at:
+            kind = "hole-between-tensors" if begin > at else "overlapping-tensors"
+            what = f"tensor {name!r} begins at {begin}, the one before it ends at {at}"
+            anomalies.append(Anomaly(kind, what, "header", start + begin))
+        at = max(at, end)
+    if start + at != blob.size:
+        what = f"{blob.size - start - at} bytes follow the last tensor"
+        anomalies.append(Anomaly("trailing-bytes", what, "", start + at))

@@ -1,0 +1,146 @@
+"""`inspect`: what a checkpoint holds, from its index alone."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from tensorkeep.checkpoints.checkpoint import Checkpoint
+from tensorkeep.checkpoints.folding import Node, tree
+from tensorkeep.checkpoints.opening import Source, open_checkpoint
+from tensorkeep.checkpoints.sections import ALL
+from tensorkeep.errors import SelectionError, Unsupported
+from tensorkeep.facts import Anomaly, Limits, SectionInfo, TensorInfo
+from tensorkeep.formats._model import Inert, Items
+from tensorkeep.pickles import Import, describe
+
+# JSON readers give up on deep nesting, and so would the recursion that writes it.
+_DEEPEST = 100
+
+
+@dataclass(slots=True)
+class InspectReport:
+    """What is in a checkpoint. Sizes in bytes; `globals` are the names its pickles import.
+
+    `weights` is the section that `convert` and `load` take by default, None if they would ask.
+    `unread` is pairs of a name and what stands there that this version cannot read.
+    """
+
+    path: str
+    format: str
+    container: str
+    kind: str
+    writer: str
+    nbytes: int
+    bytes_read: int
+    dead_bytes: int
+    weights: str | None
+    sections: list[SectionInfo]
+    tensors: list[TensorInfo]
+    metadata: dict[str, str]
+    values: object
+    globals: list[str]
+    unread: list[tuple[str, str]]
+    anomalies: list[Anomaly]
+    parts: list[str]
+    notes: list[str]
+    trees: dict[str, list[Node]] = field(default_factory=dict)
+
+    @property
+    def tied(self) -> dict[str, list[str]]:
+        """Further names of each tensor that has several."""
+        groups: dict[str, list[str]] = {}
+        for tensor in self.tensors:
+            if tensor.tied_to is not None:
+                groups.setdefault(tensor.tied_to, []).append(tensor.name)
+        return groups
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON holds it."""
+        return {
+            "schema": 1,
+            "path": self.path,
+            "format": self.format,
+            "container": self.container,
+            "kind": self.kind,
+            "writer": self.writer,
+            "bytes": self.nbytes,
+            "weights": self.weights,
+            "sections": [section.to_dict() for section in self.sections],
+            "tensors": [tensor.to_dict() for tensor in self.tensors],
+            "dead_bytes": self.dead_bytes,
+            "metadata": self.metadata,
+            "values": plain(self.values),
+            "globals": self.globals,
+            "unread": [{"name": name, "why": why} for name, why in self.unread],
+            "anomalies": [a.what for a in self.anomalies],
+            "parts": self.parts,
+            "notes": self.notes,
+            "bytes_read": self.bytes_read,
+        }
+
+
+def inspect(target: Source, *, limits: Limits | None = None) -> InspectReport:
+    """Say what `target` holds: kind, sections, tensors, ties, values. No tensor byte is read.
+
+    Raises `ReadError` and `StoreError`.
+    """
+    with open_checkpoint(target, limits=limits) as ckpt:
+        weights, notes = _weights(ckpt)
+        report = InspectReport(
+            path=ckpt.path,
+            format=ckpt.format,
+            container=ckpt.contents.container,
+            kind=ckpt.kind,
+            writer=ckpt.writer,
+            nbytes=ckpt.size,
+            bytes_read=ckpt.bytes_read,
+            dead_bytes=ckpt.dead_bytes,
+            weights=weights,
+            sections=ckpt.sections,
+            tensors=[ref.info for ref in ckpt.tensors.values()],
+            metadata=ckpt.metadata,
+            values=ckpt.values,
+            globals=_globals(ckpt),
+            unread=ckpt.unread(ALL),
+            anomalies=list(ckpt.contents.anomalies),
+            parts=ckpt.contents.parts,
+            notes=[*ckpt.contents.notes, *notes],
+        )
+        for section in ckpt.sections:
+            report.trees[section.name] = tree(ckpt.select(section.name).items())
+        return report
+
+
+def _weights(ckpt: Checkpoint) -> tuple[str | None, list[str]]:
+    try:
+        return ckpt.choose(None)[0], []
+    except (SelectionError, Unsupported) as error:
+        return None, [str(error)] if ckpt.tensors or ckpt.unread(ALL) else []
+
+
+def _globals(ckpt: Checkpoint) -> list[str]:
+    names = set()
+    for _, program in ckpt.contents.programs:
+        for event in program.trace:
+            if isinstance(event, Import):
+                names.add(getattr(event.target, "qualified", repr(event.target)))
+    return sorted(names)
+
+
+def plain(value: object, depth: int = 0) -> object:
+    """`value` as JSON can hold it: no NaN, no bytes, unknown objects in words."""
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else repr(value)
+    if isinstance(value, bytes | bytearray):
+        return f"<{len(value)} bytes>"
+    if depth > _DEEPEST:
+        return "..."
+    if isinstance(value, dict):
+        return {str(key): plain(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, Items):
+        return {str(key): plain(item, depth + 1) for key, item in value.pairs}
+    return repr(value) if isinstance(value, Inert) else describe(value)

@@ -1,0 +1,142 @@
+"""One line of Python-like text for any value of a pickle program.
+
+The values are hostile: nested a million deep, shared so that writing them out takes exponential
+room, or containing themselves. So the writer keeps its own stack, and stops when it has written
+enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tensorkeep.errors import escape
+from tensorkeep.pickles.values import Call, Effect, Extension, Global, Import, Node, Persistent
+
+_MAX_BITS = 256  # longer integers are shown by their length; str() of them takes quadratic time
+_BRACKETS: dict[type, tuple[str, str]] = {
+    list: ("[", "]"),
+    tuple: ("(", ")"),
+    dict: ("{", "}"),
+    set: ("{", "}"),
+    frozenset: ("frozenset({", "})"),
+}
+
+
+class _Text(str):
+    """Text to write as it is; any other str is a value to quote."""
+
+    __slots__ = ()
+
+
+def describe(value: object, limit: int = 200) -> str:
+    """`value` as one printable line of at most `limit` characters, cut off with "...".
+
+    Calls look like calls and attribute names are not checked: this is for people, and not to be
+    evaluated. What contains itself shows as "...".
+    """
+    parts: list[str] = []
+    room = limit
+    open_ids: set[int] = set()
+    levels: list[tuple[Iterator[object], int]] = [(iter((value,)), 0)]
+    while levels and room >= 0:
+        piece = next(levels[-1][0], _END)
+        if piece is _END:
+            open_ids.discard(levels.pop()[1])
+            continue
+        text = _plain(piece, room)
+        if text is None and (id(piece) in open_ids or len(levels) > limit):
+            text = "..."
+        if text is None:
+            open_ids.add(id(piece))
+            levels.append((_pieces(piece), id(piece)))
+        else:
+            parts.append(text)
+            room -= len(text)
+    line = "".join(parts)
+    return line if len(line) <= limit else line[: max(limit - 3, 0)] + "..."
+
+
+_END = object()
+
+
+def _plain(piece: object, room: int) -> str | None:
+    """The text of what has no parts, or None."""
+    if isinstance(piece, _Text):
+        return str(piece)
+    if isinstance(piece, str | bytes | bytearray):
+        return repr(piece[: room + 1])
+    if isinstance(piece, int) and piece.bit_length() > _MAX_BITS:
+        return f"<int of {piece.bit_length()} bits>"
+    if isinstance(piece, Global):
+        return escape(f"{piece.module[: room + 1]}.{piece.name[: room + 1]}")
+    if isinstance(piece, Extension):
+        return f"extension({piece.code})"
+    if isinstance(piece, Node | Effect | Import) or type(piece) in _BRACKETS:
+        return None
+    return repr(piece) if isinstance(piece, int | float | None) else f"<{type(piece).__name__}>"
+
+
+def _pieces(value: object) -> Iterator[object]:
+    """The parts of `value` with the text between them."""
+    if isinstance(value, Call):
+        return _call(value)
+    if isinstance(value, Persistent):
+        return iter((_Text("persistent("), value.pid, _Text(")")))
+    if isinstance(value, Import):
+        return iter((_Text("import "), value.target))
+    if isinstance(value, Effect):
+        return _effect(value)
+    return _container(value)
+
+
+def _call(call: Call) -> Iterator[object]:
+    yield call.func
+    yield _Text(".__new__(" if call.kind.startswith("NEWOBJ") else "(")
+    if isinstance(call.args, tuple):
+        yield from _listed(call.args)
+    else:
+        yield from (_Text("*"), call.args)
+    if call.kwargs is not None:
+        yield from (_Text(", **"), call.kwargs)
+    yield _Text(")")
+
+
+def _effect(effect: Effect) -> Iterator[object]:
+    yield effect.target
+    if effect.kind.startswith("SETITEM"):
+        for at in range(0, len(effect.args), 2):
+            opening = _Text("[" if at == 0 else "; [")
+            yield from (opening, effect.args[at], _Text("] = "), effect.args[at + 1])
+        return
+    methods = {"BUILD": "__setstate__", "APPEND": "append", "APPENDS": "extend"}
+    yield _Text(f".{methods.get(effect.kind, 'add')}(")
+    yield from _listed(effect.args)
+    yield _Text(")")
+
+
+def _container(value: object) -> Iterator[object]:
+    opening, closing = _BRACKETS[type(value)]
+    if isinstance(value, set | frozenset) and not value:
+        yield _Text(f"{type(value).__name__}()")
+        return
+    yield _Text(opening)
+    if isinstance(value, dict):
+        yield from _pairs(value)
+    else:
+        yield from _listed(value)  # type: ignore[arg-type]
+    lonely = isinstance(value, tuple) and len(value) == 1
+    yield _Text("," + closing if lonely else closing)
+
+
+def _listed(items: tuple[object, ...] | list[object]) -> Iterator[object]:
+    for number, item in enumerate(items):
+        if number:
+            yield _Text(", ")
+        yield item
+
+
+def _pairs(items: dict[object, object]) -> Iterator[object]:
+    for number, (key, value) in enumerate(items.items()):
+        if number:
+            yield _Text(", ")
+        yield from (key, _Text(": "), value)

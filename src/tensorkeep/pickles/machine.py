@@ -1,0 +1,110 @@
+"""Run a pickle program symbolically: nothing that it names is imported, called or changed."""
+
+from __future__ import annotations
+
+import struct
+
+from tensorkeep.errors import BadArgument, TensorkeepError
+from tensorkeep.facts import Limits
+from tensorkeep.pickles._state import Fault, Halt, Machine, check_encoding, truncated
+from tensorkeep.pickles.opcodes import BYTE_ARGUMENT, HANDLERS, NAMES, TAKES_MARK
+from tensorkeep.pickles.values import Program
+
+_LOST_BYTES = "a frame goes on after STOP: a reader of the next pickle in a file would lose bytes"
+
+
+def run(
+    data: bytes,
+    start: int = 0,
+    *,
+    limits: Limits = Limits(),  # noqa: B008  (frozen)
+    encoding: str = "utf-8",
+    where: str = "",
+) -> Program:
+    """What the pickle that begins at `data[start]` says, up to its STOP.
+
+    `encoding` decodes the 8-bit strings of Python 2, "bytes" leaves them as bytes. `where` names
+    the data in messages. A malformed program does not raise: `Program.error` is then `Damaged`,
+    `Unsupported` or `LimitExceeded` with the offset, and the trace holds what ran before it.
+
+    Raises `BadArgument` for an encoding that is none or a start outside the data.
+    """
+    check_encoding(encoding)
+    if not 0 <= start <= len(data):
+        raise BadArgument("start", expected=f"a position in {len(data):,} bytes", got=start)
+    machine = Machine(data, start, limits, encoding)
+    program = Program(
+        start,
+        trace=machine.trace,
+        persistents=machine.persistents,
+        anomalies=machine.anomalies,
+        changed=machine.changed,
+    )
+    _execute(machine, program, where)
+    program.protocol = machine.proto
+    return program
+
+
+def load(
+    data: bytes,
+    start: int = 0,
+    *,
+    limits: Limits = Limits(),  # noqa: B008  (frozen)
+    encoding: str = "utf-8",
+    where: str = "",
+) -> Program:
+    """As `run`, and raises what `Program.error` would hold."""
+    program = run(data, start, limits=limits, encoding=encoding, where=where)
+    if program.error is not None:
+        raise program.error
+    return program
+
+
+def _execute(machine: Machine, program: Program, where: str) -> None:
+    table, data = HANDLERS, machine.data
+    pos, count = machine.start, 0
+    try:
+        while True:
+            machine.pause(pos)
+            while pos < machine.bound:
+                pos = table[data[pos]](machine, pos + 1)
+                count += 1
+    except Halt as halt:
+        count += 1
+        program.value, program.end = halt.value, halt.end
+        if machine.frame_end > halt.end:
+            machine.note("frame-crosses-stop", _LOST_BYTES, halt.end)
+    except Fault as fault:
+        program.error = _error(machine, fault, pos, where)
+    except (IndexError, struct.error):
+        program.error = _error(machine, _shortage(machine, pos), pos, where)
+    program.opcodes = count
+    if program.error is not None:
+        program.end = pos
+
+
+def _shortage(machine: Machine, pos: int) -> Fault:
+    """What was too short for the opcode at `pos`: the data, the marks or the stack."""
+    code = machine.data[pos]
+    if pos + 1 >= machine.size and code in BYTE_ARGUMENT:
+        return truncated("an argument")
+    if code in _WIDE and pos + _WIDE[code] >= machine.size:
+        return truncated(f"an argument of {_WIDE[code]} bytes")
+    if code in TAKES_MARK and not machine.below:
+        return Fault("a mark", "none")
+    return Fault("an item on the stack", "a mark" if machine.below else "an empty stack")
+
+
+_WIDE = dict.fromkeys(b"JTXBrj\x8b\x84", 4) | dict.fromkeys(b"M\x83", 2)
+_WIDE |= dict.fromkeys(b"G\x8d\x8e\x95\x96", 8)
+
+
+def _error(machine: Machine, fault: Fault, pos: int, where: str) -> TensorkeepError:
+    name = NAMES.get(machine.data[pos], "") if pos < machine.size else ""
+    return fault.kind(
+        where or "pickle",
+        expected=fault.expected,
+        got=fault.got,
+        where=f"byte {pos}, opcode {name}" if name else f"byte {pos}",
+        remedy=fault.remedy,
+    )

@@ -1,0 +1,19 @@
+"""Long work tells a reporter how far it is. This one does nothing; the CLI passes one that draws."""
+
+from __future__ import annotations
+
+
+class Reporter:
+    """Called from the thread that runs the verb; `advance` also from others."""
+
+    def start(self, what: str, total: int) -> None:
+        """`what` is about to begin; `total` in bytes."""
+
+    def advance(self, amount: int) -> None:
+        """`amount` more bytes are done."""
+
+    def finish(self) -> None:
+        """The work that was started is over, done or not."""
+
+
+SILENT = Reporter()

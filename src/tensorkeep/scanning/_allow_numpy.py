@@ -1,0 +1,174 @@
+"""Allowlisted names of numpy: arrays, scalars and dtypes as its `__reduce__` methods write them.
+
+Sources: numpy 2 `_core/src/multiarray/{methods,descriptor,multiarraymodule}.c` (`array_reduce`,
+`array_setstate`, `arraydescr_reduce`, `arraydescr_setstate`, `array_scalar`); numpy 1 wrote the
+same under `numpy.core`. The rules on a dtype's state are strict because its numbers are trusted
+by C code: a flag that hides an object field makes bytes of the file into pointers.
+"""
+
+from __future__ import annotations
+
+import re
+
+from tensorkeep.pickles import Call
+from tensorkeep.scanning._allow_kinds import Entry, KindOf, Rule, whole_numbers
+
+_CODE = re.compile(r"[|<>=]?[?bhilqBHILQefdgFDGSUVmMcua]\d{0,9}", re.ASCII)
+_OBJECT = re.compile(r"[|<>=]?O\d{0,2}", re.ASCII)
+_OBJECT_FLAGS = 63
+_MAX_ITEM = 1 << 31
+
+_SCALARS_TEXT = (
+    "bool_ bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64 "
+    "longdouble float128 complex64 complex128 clongdouble complex256 intc uintc longlong ulonglong "
+    "datetime64 timedelta64 str_ bytes_ void object_ number generic integer floating"
+)
+_SCALARS = tuple(_SCALARS_TEXT.split())
+
+
+def _dtype_args(args: tuple[object, ...], _: KindOf) -> bool:
+    # The third argument asks for a copy: without it BUILD would meet numpy's own shared dtype.
+    if len(args) != 3 or type(args[0]) is not str or args[1] not in (0, 1) or args[2] not in (1,):
+        return False
+    return _CODE.fullmatch(args[0]) is not None or _OBJECT.fullmatch(args[0]) is not None
+
+
+def holds_objects(dtype: object) -> bool:
+    """Whether a dtype's call names the object dtype: its arrays keep Python values in a list."""
+    code = dtype.args[0] if isinstance(dtype, Call) and type(dtype.args) is tuple else ""
+    return type(code) is str and _OBJECT.fullmatch(code) is not None
+
+
+def _dtype_state(args: tuple[object, ...], kind: KindOf) -> bool:
+    state = args[0] if len(args) == 1 else None
+    if type(state) is not tuple or len(state) not in (8, 9):
+        return False
+    version, order, subdtype, names, fields, size, alignment, flags = state[:8]
+    if version not in (3, 4) or order not in ("|", "<", ">", "=") or subdtype is not None:
+        return False
+    numbers = (size, alignment, flags)
+    if not all(type(number) is int and -1 <= number < _MAX_ITEM for number in numbers):
+        return False
+    extra = state[8] if len(state) == 9 else None
+    assert type(size) is int and type(flags) is int
+    return _extra(extra, kind) and _fields(names, fields, size, flags, kind)
+
+
+def _extra(extra: object, kind: KindOf) -> bool:
+    if extra is None:
+        return True
+    # The unit of a datetime: (metadata or None, (name, number, divisor, event)).
+    if type(extra) is not tuple or len(extra) != 2 or extra[0] not in (None, {}):
+        return False
+    unit = extra[1]
+    if type(unit) is not tuple or len(unit) != 4 or kind(unit[0]) not in ("bytes", "str"):
+        return False
+    return all(type(part) is int for part in unit[1:])
+
+
+def _fields(names: object, fields: object, size: int, flags: int, kind: KindOf) -> bool:
+    if names is None and fields is None:
+        return flags in (0, 8, _OBJECT_FLAGS)
+    if type(names) is not tuple or type(fields) is not dict:
+        return False
+    if not all(type(name) is str for name in names) or set(names) != set(fields):
+        return False
+    # 0x10 needs no initialisation check, 0x80 is an aligned struct; anything else hides objects.
+    if flags & ~0x98:
+        return False
+    return all(_field(field, size, kind) for field in fields.values())
+
+
+def _field(field: object, size: int, kind: KindOf) -> bool:
+    if type(field) is not tuple or len(field) not in (2, 3) or kind(field[0]) != "np-dtype":
+        return False
+    width = _width(field[0])
+    offset = field[1]
+    return width is not None and type(offset) is int and 0 <= offset <= size - width
+
+
+def _width(dtype: object) -> int | None:
+    """Bytes of a field's plain dtype; None for what is not plain (objects, nested structs)."""
+    if not isinstance(dtype, Call) or type(dtype.args) is not tuple or holds_objects(dtype):
+        return None
+    found = re.fullmatch(r"[|<>=]?([a-zA-Z?])(\d{1,9})", str(dtype.args[0]))
+    if found is None or found[1] == "V":
+        return None
+    return int(found[2]) * (4 if found[1] == "U" else 1)
+
+
+def _scalar(args: tuple[object, ...], kind: KindOf) -> bool:
+    if len(args) != 2 or kind(args[0]) != "np-dtype" or holds_objects(args[0]):
+        return False
+    return kind(args[1]) in ("bytes", "str")
+
+
+def _reconstruct(args: tuple[object, ...], kind: KindOf) -> bool:
+    # An honest array starts empty and gets its shape by BUILD, which checks it against the bytes.
+    if len(args) != 3 or kind(args[0]) != "np-array-class" or args[1] != (0,):
+        return False
+    return kind(args[2]) in ("bytes", "str")
+
+
+def _array_state(args: tuple[object, ...], kind: KindOf) -> bool:
+    state = args[0] if len(args) == 1 else None
+    if type(state) is not tuple or len(state) != 5:
+        return False
+    version, shape, dtype, fortran, data = state
+    if type(version) is not int or not whole_numbers(shape) or kind(dtype) != "np-dtype":
+        return False
+    wanted = ("list",) if holds_objects(dtype) else ("bytes", "str", "bytearray")
+    return fortran in (0, 1) and kind(data) in wanted
+
+
+def _frombuffer(args: tuple[object, ...], kind: KindOf) -> bool:
+    if len(args) not in (4, 5) or kind(args[0]) not in ("bytes", "bytearray"):
+        return False
+    if kind(args[1]) != "np-dtype" or holds_objects(args[1]) or not whole_numbers(args[2]):
+        return False
+    axes = args[4] if len(args) == 5 else None
+    return args[3] in ("C", "F", "K", "A") and (axes is None or whole_numbers(axes))
+
+
+def _entries(core: str) -> tuple[Entry, ...]:
+    build: dict[str, Rule] = {"BUILD": _array_state}
+    array, number = f"{core}.multiarray", f"{core}.numeric"
+    return (
+        Entry(
+            array,
+            "_reconstruct",
+            "makes an empty array, filled with bytes of the file by BUILD",
+            call=True,
+            rule=_reconstruct,
+            makes="np-array",
+            effects=build,
+        ),
+        Entry(
+            array, "scalar", "makes a number out of its bytes", True, rule=_scalar, makes="number"
+        ),
+        Entry(
+            number,
+            "_frombuffer",
+            "makes an array over bytes of the file (protocol 5)",
+            call=True,
+            rule=_frombuffer,
+            makes="np-array",
+        ),
+    )
+
+
+ENTRIES: tuple[Entry, ...] = (
+    *_entries("numpy.core"),
+    *_entries("numpy._core"),
+    Entry("numpy", "ndarray", "is the class of arrays", reference="np-array-class"),
+    Entry(
+        "numpy",
+        "dtype",
+        "makes a description of elements, a copy of the file's own",
+        call=True,
+        rule=_dtype_args,
+        makes="np-dtype",
+        effects={"BUILD": _dtype_state},
+    ),
+    *(Entry("numpy", name, "is the class of numbers", reference="np-scalar") for name in _SCALARS),
+)

@@ -1,0 +1,299 @@
+"""Allowlisted names of the standard library: what pickle writes for plain values.
+
+Sources: CPython 3.11 `Lib/pickle.py`, `Lib/copyreg.py`, `Modules/_datetimemodule.c`, and the
+`__reduce__` methods of the classes named; checked against what `pickle.dumps` writes.
+"""
+
+from __future__ import annotations
+
+import re
+
+from tensorkeep.scanning._allow_kinds import (
+    Entry,
+    KindOf,
+    Rule,
+    any_of,
+    anything,
+    inert_key,
+    is_named,
+    items,
+    members,
+    state,
+    takes,
+)
+
+_DECIMAL = re.compile(
+    r"[+-]?(\d{1,1000}(\.\d{0,1000})?|\.\d{1,1000})(E[+-]?\d{1,18})?"
+    r"|[+-]?Infinity|[+-]?s?NaN\d{0,100}",
+    re.ASCII | re.IGNORECASE,
+)
+_FRACTION = re.compile(r"-?\d{1,1000}(/\d{1,1000})?", re.ASCII)
+# APPENDS and ADDITEMS call what lies under the first three names; the others are Namespace's own.
+_SHADOWS = ("append", "extend", "add", "_get_kwargs", "_get_args")
+_PATHS = ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")
+
+
+def _text(pattern: re.Pattern[str]) -> Rule:
+    def rule(args: tuple[object, ...], _: KindOf) -> bool:
+        return len(args) == 1 and type(args[0]) is str and pattern.fullmatch(args[0]) is not None
+
+    return rule
+
+
+def _latin1(args: tuple[object, ...], _: KindOf) -> bool:
+    return len(args) == 2 and type(args[0]) is str and args[1] in ("latin1", "latin-1")
+
+
+def _pairs(args: tuple[object, ...], kind: KindOf) -> bool:
+    if args == ():
+        return True
+    if len(args) != 1 or type(args[0]) is not list:
+        return False
+    return all(
+        type(pair) in (list, tuple) and len(pair) == 2 and inert_key(pair[0]) for pair in args[0]
+    )
+
+
+def _all_strings(args: tuple[object, ...], _: KindOf) -> bool:
+    return all(type(arg) is str for arg in args)
+
+
+def _singleton_type(args: tuple[object, ...], kind: KindOf) -> bool:
+    return len(args) == 1 and (args[0] is None or kind(args[0]) == "singleton")
+
+
+def _new_style(args: tuple[object, ...], kind: KindOf) -> bool:
+    # _reconstructor(cls, base, value) calls base.__new__(cls, value): with object it takes None.
+    if len(args) != 3 or args[2] is not None:
+        return False
+    cls, base = args[0], args[1]
+    return is_named(base, "builtins", "object") and kind(cls) == "plain-class"
+
+
+def _new_object(args: tuple[object, ...], kind: KindOf) -> bool:
+    return len(args) == 1 and kind(args[0]) == "plain-class"
+
+
+def plain_attribute(name: str) -> bool:
+    """Whether an instance attribute of this name shadows nothing that anybody calls."""
+    return not name.startswith("__") and name not in _SHADOWS
+
+
+_ANY_STATE: dict[str, Rule] = {"BUILD": state(plain_attribute)}
+_ITEMS: dict[str, Rule] = {"SETITEM": items, "SETITEMS": items}
+_APPENDS: dict[str, Rule] = {"APPEND": anything, "APPENDS": anything}
+_MEMBERS: dict[str, Rule] = {"ADDITEMS": members}
+_ORDERED: dict[str, Rule] = {**_ITEMS, "BUILD": state(lambda key: key == "_metadata")}
+_UUID: dict[str, Rule] = {"BUILD": state(lambda key: key in ("int", "is_safe"))}
+
+_FACTORY = "class"  # calling it with nothing makes an empty value: what a defaultdict may do
+
+
+def _makes(
+    module: str,
+    name: str,
+    rule: Rule,
+    makes: str,
+    why: str,
+    *,
+    reference: str = "",
+    effects: dict[str, Rule] | None = None,
+) -> Entry:
+    return Entry(module, name, why, True, False, reference, rule, makes, effects=effects or {})
+
+
+def _builtin(name: str, rule: Rule, why: str, effects: dict[str, Rule] | None = None) -> Entry:
+    return _makes("builtins", name, rule, name, why, reference=_FACTORY, effects=effects)
+
+
+_CONTAINERS = (
+    _makes(
+        "collections",
+        "OrderedDict",
+        _pairs,
+        "ordered-dict",
+        "makes a dictionary",
+        reference=_FACTORY,
+        effects=_ORDERED,
+    ),
+    _makes(
+        "collections",
+        "defaultdict",
+        any_of(takes(), takes("class|none")),
+        "dictionary",
+        "makes a dictionary whose missing values come from a builtin type",
+        reference=_FACTORY,
+        effects=_ITEMS,
+    ),
+    _makes(
+        "collections",
+        "Counter",
+        takes("dict?"),
+        "dictionary",
+        "makes a dictionary",
+        reference="class",
+        effects=_ITEMS,
+    ),
+    _makes(
+        "collections",
+        "deque",
+        takes("list|tuple?", "whole|none"),
+        "deque",
+        "makes a list that is quick at both ends",
+        reference=_FACTORY,
+        effects=_APPENDS,
+    ),
+)
+
+_BUILTINS = (
+    _builtin("set", takes("keys?"), "makes a set of values that hash quickly", _MEMBERS),
+    _builtin("frozenset", takes("keys?"), "makes a set of values that hash quickly"),
+    _builtin("list", takes("list|tuple?"), "copies a list", _APPENDS),
+    _builtin("tuple", takes("list|tuple?"), "copies a list"),
+    _builtin("dict", takes("dict?"), "copies a dictionary", _ITEMS),
+    _builtin("complex", takes("float|int", "float|int?"), "makes a number"),
+    _builtin(
+        "bytearray",
+        any_of(takes("bytes?"), takes("str", "encoding")),
+        "copies bytes that the file holds",
+    ),
+    _builtin("bytes", any_of(takes("bytes?"), takes("list")), "copies bytes that the file holds"),
+    _builtin("slice", takes("any", "any?", "any?"), "holds three values"),
+    _builtin("range", takes("int", "int?", "int?"), "holds three numbers"),
+    _builtin("int", takes(), "makes a zero"),
+    _builtin("float", takes(), "makes a zero"),
+    _builtin("str", takes(), "makes an empty text"),
+    _builtin("bool", takes(), "makes a False"),
+    _builtin("object", takes(), "makes an object that does nothing"),
+    Entry(
+        "builtins",
+        "type",
+        "names the type of None, Ellipsis or NotImplemented",
+        call=True,
+        reference="type",
+        rule=_singleton_type,
+        makes="type",
+        fresh=False,
+    ),
+    Entry("builtins", "Ellipsis", "is a constant", reference="singleton"),
+    Entry("builtins", "NotImplemented", "is a constant", reference="singleton"),
+)
+
+_VALUES = (
+    _makes("_codecs", "encode", _latin1, "bytes", "makes bytes out of text (protocols 0 to 2)"),
+    _makes(
+        "datetime", "date", takes("raw"), "date", "unpacks a date of four bytes", reference="class"
+    ),
+    _makes(
+        "datetime",
+        "time",
+        takes("raw", "tzinfo?"),
+        "time",
+        "unpacks a time of day",
+        reference="class",
+    ),
+    _makes(
+        "datetime",
+        "datetime",
+        takes("raw", "tzinfo?"),
+        "date",
+        "unpacks a point in time",
+        reference="class",
+    ),
+    _makes(
+        "datetime",
+        "timedelta",
+        takes("int", "int?", "int?"),
+        "timedelta",
+        "makes a duration",
+        reference="class",
+    ),
+    _makes(
+        "datetime",
+        "timezone",
+        takes("timedelta", "str?"),
+        "tzinfo",
+        "makes a fixed offset",
+        reference="class",
+    ),
+    _makes(
+        "decimal",
+        "Decimal",
+        _text(_DECIMAL),
+        "number",
+        "reads a number of bounded length",
+        reference="class",
+    ),
+    _makes(
+        "fractions",
+        "Fraction",
+        any_of(_text(_FRACTION), takes("int", "int")),
+        "number",
+        "makes a number of bounded length (an exponent could be made to fill the memory)",
+        reference="class",
+    ),
+    *(
+        _makes(
+            module,
+            name,
+            _all_strings,
+            "path",
+            "joins the parts of a path, opens nothing",
+            reference="class",
+        )
+        for module in ("pathlib", "pathlib._local")
+        for name in _PATHS
+    ),
+)
+
+_OBJECTS = (
+    Entry(
+        "argparse",
+        "Namespace",
+        "holds attributes; its class calls none of them",
+        call=True,
+        instance=True,
+        reference="plain-class",
+        rule=takes(),
+        makes="namespace",
+        effects=_ANY_STATE,
+    ),
+    Entry(
+        "types",
+        "SimpleNamespace",
+        "holds attributes; its class calls none of them",
+        call=True,
+        instance=True,
+        reference="plain-class",
+        rule=takes(),
+        makes="namespace",
+        effects=_ANY_STATE,
+    ),
+    Entry(
+        "uuid",
+        "UUID",
+        "holds one number, set by its own __setstate__",
+        instance=True,
+        reference="plain-class",
+        rule=takes(),
+        makes="uuid",
+        effects=_UUID,
+    ),
+    # What these two make is what their class makes: see allowlist.entry_of.
+    Entry(
+        "copyreg",
+        "_reconstructor",
+        "makes an empty instance of an allowlisted class (protocols 0 and 1)",
+        call=True,
+        rule=_new_style,
+    ),
+    Entry(
+        "copyreg",
+        "__newobj__",
+        "makes an empty instance of an allowlisted class",
+        call=True,
+        rule=_new_object,
+    ),
+)
+
+ENTRIES: tuple[Entry, ...] = (*_CONTAINERS, *_BUILTINS, *_VALUES, *_OBJECTS)

@@ -1,0 +1,136 @@
+"""What the scanner says about a pickle program, about anomalies and about what stopped the reader.
+
+Everything here judges records that `pickles`, `archives` and `formats` made; nothing is parsed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+
+from tensorkeep.errors import LimitExceeded, ReadError, TensorkeepError, Unsupported
+from tensorkeep.facts import Anomaly, Finding
+from tensorkeep.pickles import Call, Effect, Persistent, Program, describe
+from tensorkeep.scanning._anomalies import rule_for
+from tensorkeep.scanning._trace import Trace
+from tensorkeep.scanning.allowlist import kind_of
+from tensorkeep.scanning.words import RULES, Collector, finding
+
+__all__ = ["RULES", "judge_anomalies", "judge_error", "judge_persistent", "judge_program"]
+
+# Protocol 0 has no opcode for a tuple as an id: torch writes its text, and cannot load it again.
+_TEXT_ID = re.compile(
+    r"\('storage', <class 'torch\.[A-Za-z0-9.]{1,40}'>, "
+    r"'[0-9]{1,20}', '[a-z0-9:]{1,20}', [0-9]{1,20}\)"
+)
+_VIEW_PARTS = 3
+
+
+def judge_program(
+    program: Program, where: str, *, persistent: Callable[[object], bool] | None = None
+) -> list[Finding]:
+    """Everything to be said about one pickle: trace, persistent ids, anomalies and error.
+
+    `where` names the member ("archive/data.pkl"); the byte is added. `persistent` says which
+    persistent ids are in order (torch's storages unless given).
+    """
+    collector = Collector()
+    trace = Trace(collector, where, program.end - program.start)
+    trace.judge(program.trace)
+    trace.mentions(_roots(program))
+    _persistents(collector, trace, program.persistents, persistent or judge_persistent)
+    found = collector.result()
+    found += judge_anomalies(program.anomalies, where, default="pickle/odd-structure")
+    if program.error is not None:
+        found.append(judge_error(program.error, where))
+    return found
+
+
+def _roots(program: Program) -> Iterator[object]:
+    yield program.value
+    for event in program.trace:
+        if isinstance(event, Call | Effect):
+            yield event.args
+
+
+def _persistents(
+    collector: Collector,
+    trace: Trace,
+    persistents: Iterable[Persistent],
+    in_order: Callable[[object], bool],
+) -> None:
+    for node in persistents:
+        if not in_order(node.pid):
+            pid = node.pid
+            collector.add(
+                "pickle/persistent-id",
+                "",
+                trace.place(node.offset),
+                lambda pid=pid: f"would ask the loader for {describe(pid, 200)}",  # type: ignore[misc]
+            )
+
+
+def judge_persistent(pid: object) -> bool:
+    """Whether `pid` is what torch writes for a storage: ('storage', type, key, location, numel).
+
+    The legacy format has a sixth part: None, or (key, offset, length) of a view.
+    Source: `persistent_id` in `torch/serialization.py` (2.13).
+    """
+    if type(pid) is str:
+        return len(pid) < 200 and _TEXT_ID.fullmatch(pid) is not None
+    if type(pid) is not tuple or len(pid) not in (5, 6):
+        return False
+    if pid[0] not in ("storage", b"storage") or kind_of(pid[1]) != "storage-class":
+        return False
+    _, _, key, location, numel = pid[:5]
+    plain = type(key) is str and type(location) in (str, bytes) and type(numel) is int
+    return plain and numel >= 0 and (len(pid) == 5 or _view(pid[5]))
+
+
+def _view(view: object) -> bool:
+    if view is None:
+        return True
+    if type(view) is not tuple or len(view) != _VIEW_PARTS:
+        return False
+    key, offset, length = view
+    if type(key) is not str or type(offset) is not int or type(length) is not int:
+        return False
+    return offset >= 0 and length >= 0
+
+
+def judge_anomalies(
+    anomalies: Iterable[Anomaly], where: str, *, default: str = "container/odd"
+) -> list[Finding]:
+    """One finding for each anomaly, repeats counted; every kind is at least suspicious.
+
+    `where` names the file or member that the anomalies were met in, `default` is the rule for a
+    kind that the table does not know.
+    """
+    collector = Collector()
+    for anomaly in anomalies:
+        collector.add(
+            rule_for(anomaly.kind, default),
+            anomaly.kind,
+            _place(where, anomaly),
+            lambda anomaly=anomaly: f"{anomaly.kind}: {anomaly.what}",  # type: ignore[misc]
+        )
+    return collector.result()
+
+
+def _place(where: str, anomaly: Anomaly) -> str:
+    byte = "" if anomaly.offset is None else f"byte {anomaly.offset}"
+    inner = "" if anomaly.where == where else anomaly.where
+    return ", ".join(part for part in (where, inner, byte) if part)
+
+
+def judge_error(error: TensorkeepError, where: str) -> Finding:
+    """What stopped the reader: the file's verdict is unknown, unless something worse was found."""
+    rule = "read/failed"
+    if isinstance(error, LimitExceeded):
+        rule = "read/limit"
+    elif isinstance(error, Unsupported):
+        rule = "read/unsupported"
+    elif isinstance(error, ReadError):
+        rule = "read/damaged"
+    place = ", ".join(part for part in (where, "" if error.where == where else error.where) if part)
+    return finding(rule, place, error.sentence())

@@ -1,0 +1,205 @@
+"""What is scanned: a file, bytes, an index, or every file below a directory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tensorkeep import formats
+from tensorkeep.checkpoints import index
+from tensorkeep.checkpoints.checkpoint import Checkpoint
+from tensorkeep.checkpoints.opening import Source, open_checkpoint
+from tensorkeep.errors import NotACheckpoint, ReadError, StoreError, TensorkeepError
+from tensorkeep.facts import Anomaly, Finding, Limits, Verdict
+from tensorkeep.formats import foreign
+from tensorkeep.formats._model import Contents
+from tensorkeep.progress import SILENT, Reporter
+from tensorkeep.scanning.rules import judge_anomalies, judge_error, judge_program
+from tensorkeep.scanning.verdicts import verdict
+from tensorkeep.stores import Blob
+from tensorkeep.stores.opening import open_blob, path_of
+
+_MODEL_SUFFIXES = (
+    ".pth", ".pt", ".bin", ".ckpt", ".safetensors", ".pkl", ".pickle", ".joblib", ".pt2",
+    ".gguf", ".h5", ".hdf5", ".keras", ".onnx", ".npy", ".npz", ".nemo", ".mar", ".dill",
+)  # fmt: skip
+
+
+@dataclass(slots=True)
+class FileReport:
+    """The verdict on one file. `bytes_not_read`: how much of it the verdict does not rest on."""
+
+    path: str
+    verdict: Verdict
+    format: str
+    findings: list[Finding]
+    bytes_not_read: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as JSON holds it."""
+        return {
+            "path": self.path,
+            "verdict": self.verdict,
+            "format": self.format,
+            "findings": [finding.to_dict() for finding in self.findings],
+        }
+
+
+@dataclass(slots=True)
+class ScanReport:
+    """Verdicts on all files of a target. `skipped` counts files that are no model at all."""
+
+    files: list[FileReport] = field(default_factory=list)
+    skipped: int = 0
+    depth: str = "default"
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst of all files: dangerous, unknown, suspicious, safe."""
+        return verdict([finding for file in self.files for finding in file.findings])
+
+    @property
+    def findings(self) -> list[Finding]:
+        """Those of all files."""
+        return [finding for file in self.files for finding in file.findings]
+
+    @property
+    def bytes_not_read(self) -> int:
+        """Summed over all files."""
+        return sum(file.bytes_not_read for file in self.files)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON holds it."""
+        return {
+            "schema": 1,
+            "verdict": self.verdict,
+            "depth": self.depth,
+            "bytes_not_read": self.bytes_not_read,
+            "skipped": self.skipped,
+            "files": [file.to_dict() for file in self.files],
+        }
+
+
+def scan(
+    target: Source,
+    *,
+    deep: bool = False,
+    limits: Limits | None = None,
+    reporter: Reporter = SILENT,
+) -> ScanReport:
+    """Say what loading `target` would run, and what about it is odd, without running any of it.
+
+    `target`: what `open` takes; a directory is walked and every file in it judged alone. By
+    default all bytes are read that a loader could execute; `deep` also reads the tensors' bytes,
+    checks their checksums and looks for pickles in them. A file that cannot be read gets the
+    verdict "unknown", it raises nothing. Raises `StoreError` if the target itself is not there,
+    and `NotACheckpoint` for a directory with nothing to scan.
+    """
+    limits = limits or Limits()
+    report = ScanReport(depth="deep" if deep else "default")
+    path = path_of(target)
+    if path is not None and path.is_dir():
+        _walk(path, report, deep, limits, reporter)
+    elif path is not None and path.name.endswith(".index.json"):
+        report.files.append(_scan_index(path, deep, limits))
+    else:
+        with open_blob(target) as blob:
+            report.files.append(_scan_blob(blob, deep, limits))
+    return report
+
+
+def judge(ckpt: Checkpoint) -> tuple[Verdict, list[Finding]]:
+    """The verdict on an opened checkpoint, from what opening it has read."""
+    findings = _findings(ckpt.contents)
+    return verdict(findings), findings
+
+
+def _findings(contents: Contents, more: Iterable[Anomaly] = ()) -> list[Finding]:
+    findings = []
+    for where, program in contents.programs:
+        findings += judge_program(program, where)
+    findings += judge_anomalies(list(dict.fromkeys([*contents.anomalies, *more])), "")
+    if contents.error is not None:
+        findings.append(judge_error(contents.error, contents.format))
+    return findings
+
+
+def _scan_index(path: Path, deep: bool, limits: Limits) -> FileReport:
+    try:
+        with open_checkpoint(path, limits=limits) as ckpt:
+            findings = _examine(ckpt.contents, deep, limits, os.fspath(path))
+            rest = max(ckpt.size - ckpt.bytes_read, 0)
+            return FileReport(os.fspath(path), verdict(findings), ckpt.format, findings, rest)
+    except ReadError as error:
+        findings = [judge_error(error, path.name)]
+        return FileReport(os.fspath(path), verdict(findings), "unknown", findings, 0)
+
+
+def _scan_blob(blob: Blob, deep: bool, limits: Limits) -> FileReport:
+    findings: list[Finding] = []
+    name = "unknown"
+    try:
+        contents = formats.examine(blob, limits)
+        name = contents.format
+        findings += _examine(contents, deep, limits, blob.name)
+    except TensorkeepError as error:
+        findings.append(judge_error(error, blob.name))
+    rest = max(blob.size - blob.bytes_read, 0)
+    return FileReport(blob.name, verdict(findings), name, findings, rest)
+
+
+def _examine(contents: Contents, deep: bool, limits: Limits, subject: str) -> list[Finding]:
+    errors: list[Finding] = []
+    found: list[Anomaly] = []
+    try:
+        if contents.error is None:
+            # Walking the value makes the lens look at every tensor: views beyond their storage.
+            index.build(contents, limits, subject)
+        found.extend(contents.audit(deep))
+    except TensorkeepError as error:
+        errors.append(judge_error(error, subject))
+    return [*_findings(contents, found), *errors]
+
+
+def _walk(folder: Path, report: ScanReport, deep: bool, limits: Limits, reporter: Reporter) -> None:
+    files = list(_files(folder))
+    reporter.start("scanning", len(files))
+    for path in files:
+        reporter.advance(1)
+        scanned = _scan_if_model(path, deep, limits)
+        if scanned is None:
+            report.skipped += 1
+        else:
+            report.files.append(scanned)
+    reporter.finish()
+    if not report.files:
+        raise NotACheckpoint(
+            os.fspath(folder),
+            expected="a directory with model files in it",
+            got=f"{report.skipped} other files" if report.skipped else "an empty one",
+        )
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for root, folders, names in os.walk(folder):
+        folders.sort()
+        yield from (Path(root, name) for name in sorted(names))
+
+
+def _scan_if_model(path: Path, deep: bool, limits: Limits) -> FileReport | None:
+    suffix = path.suffix.lower() in _MODEL_SUFFIXES
+    try:
+        with open_blob(path) as blob:
+            head = blob.read(0, min(formats.HEAD, blob.size))
+            if suffix or formats.identify(blob) or foreign.model_kind(head):
+                return _scan_blob(blob, deep, limits)
+            return None
+    except (StoreError, ReadError) as error:
+        # What cannot be opened may be a model: it is counted, and never passes for safe.
+        if not suffix and not path.is_file():
+            return None
+        findings = [judge_error(error, path.name)]
+        return FileReport(os.fspath(path), verdict(findings), "unknown", findings, 0)

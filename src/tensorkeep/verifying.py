@@ -1,0 +1,129 @@
+"""`verify`: is every promise kept that the file makes about itself?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from tensorkeep.checkpoints.checkpoint import Checkpoint
+from tensorkeep.checkpoints.opening import Source, open_checkpoint
+from tensorkeep.errors import Damaged, ReadError, TensorkeepError
+from tensorkeep.facts import Limits
+from tensorkeep.formats._model import Storage
+from tensorkeep.progress import SILENT, Reporter
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """One broken promise: in which file (or member), which tensor, what was promised and found."""
+
+    file: str
+    tensor: str
+    expected: str
+    got: str
+
+    def to_dict(self) -> dict[str, str]:
+        """The record as JSON holds it."""
+        return {
+            "file": self.file,
+            "tensor": self.tensor,
+            "expected": self.expected,
+            "got": self.got,
+        }
+
+
+@dataclass(slots=True)
+class VerifyReport:
+    """`checked`: "digests" if the file carries checksums of its tensors, else "structure"."""
+
+    path: str
+    checked: str
+    tensors: int = 0
+    damaged: list[Damage] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is damaged."""
+        return not self.damaged
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON holds it."""
+        return {
+            "schema": 1,
+            "ok": self.ok,
+            "checked": self.checked,
+            "path": self.path,
+            "tensors": self.tensors,
+            "damaged": [damage.to_dict() for damage in self.damaged],
+            "notes": self.notes,
+        }
+
+
+def verify(
+    target: Source, *, limits: Limits | None = None, reporter: Reporter = SILENT
+) -> VerifyReport:
+    """Check the structure of `target`, and its checksums where it carries any.
+
+    A file that opens and breaks a promise gives a report with `ok` False; so does one whose
+    container is too damaged to open. Raises `StoreError`, `NotACheckpoint` and `Unsupported`.
+    """
+    try:
+        with open_checkpoint(target, limits=limits) as ckpt:
+            return _verify(ckpt, reporter)
+    except ReadError as error:
+        if not isinstance(error, Damaged):
+            raise
+        damage = Damage(error.subject, error.where, error.expected, error.got)
+        return VerifyReport(error.subject, "structure", damaged=[damage])
+
+
+def _verify(ckpt: Checkpoint, reporter: Reporter) -> VerifyReport:
+    contents = ckpt.contents
+    report = VerifyReport(
+        ckpt.path, "digests" if contents.digests else "structure", tensors=len(ckpt)
+    )
+    reporter.start("verifying", ckpt.size)
+    _structure(ckpt, report)
+    names = _names_by_storage(ckpt)
+    for file, key, expected, got in contents.verify():
+        if expected != got:
+            report.damaged.append(Damage(file, names.get(key, key), expected, got))
+    found = list(contents.audit(False))
+    for anomaly in dict.fromkeys([*contents.anomalies, *found]):
+        report.damaged.append(Damage(anomaly.where or ckpt.path, "", "", anomaly.what))
+    reporter.finish()
+    if not contents.digests:
+        report.notes.append("the file carries no checksums: only its structure was checked")
+    return report
+
+
+def _structure(ckpt: Checkpoint, report: VerifyReport) -> None:
+    for name, ref in ckpt.tensors.items():
+        try:
+            ref.record.check(name)
+            _in_file(ref.record.storage)
+        except TensorkeepError as error:
+            where = error.where or ckpt.path
+            report.damaged.append(Damage(where, name, error.expected, error.got))
+
+
+def _in_file(storage: Storage) -> None:
+    if storage.nbytes == 0:
+        return
+    end = storage.offset + storage.nbytes
+    if end > storage.blob.size:
+        raise Damaged(
+            storage.blob.name,
+            expected=f"bytes up to {end}",
+            got=f"a file of {storage.blob.size} bytes",
+            where=f"storage {storage.key}",
+        )
+
+
+def _names_by_storage(ckpt: Checkpoint) -> dict[str, str]:
+    """The first tensor of each storage: damage is named by what the user knows."""
+    names: dict[str, str] = {}
+    for name, ref in ckpt.tensors.items():
+        names.setdefault(ref.record.storage.key.rpartition(":")[2], name)
+    return names

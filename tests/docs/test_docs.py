@@ -1,0 +1,233 @@
+"""Every block of code in the documentation runs, and every command and option is documented.
+
+`console` blocks: lines that begin with `$ ` are run by bash, the lines below one are what it
+prints (stdout and stderr together), where `...` stands for anything. A command must end with
+exit code 0 unless the next command is `echo $?` with the code below it. `python` blocks of a
+page share one namespace. `json` blocks parse. `sh` blocks set up a machine and are not run:
+what they name must exist. The blocks of a page run in order, in a folder of their own that
+holds a copy of `examples/`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import pytest
+
+from tensorkeep.cli import main
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+TOP_LEVEL = [*PAGES, *(ROOT / name for name in ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"))]
+RUN = {"console", "python", "json"}
+SHOWN = {"sh", "text"}
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: its language, its lines joined, and the line it begins on."""
+
+    language: str
+    text: str
+    line: int
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    """The fenced blocks of a page, in order."""
+    language, start, lines = None, 0, []
+    for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):
+        if language is None and line.startswith("```"):
+            language, start, lines = line[3:].strip(), number + 1, []
+        elif language is not None and line == "```":
+            yield Block(language, "\n".join(lines), start)
+            language = None
+        elif language is not None:
+            lines.append(line)
+    assert language is None, f"{page.name}: the block at line {start} is not closed"
+
+
+def steps(text: str) -> Iterator[tuple[str, str]]:
+    """The commands of a console block, each with the output shown below it."""
+    for part in re.split(r"^\$ ", text, flags=re.M)[1:]:
+        command, _, output = part.partition("\n")
+        yield command, output.rstrip("\n")
+
+
+def matches(shown: str, printed: str) -> bool:
+    """Whether `printed` is what the page shows; `...` is any text, trailing blanks apart."""
+    clean = "\n".join(line.rstrip() for line in printed.splitlines())
+    pattern = ".*".join(re.escape(piece) for piece in shown.split("..."))
+    return re.fullmatch(pattern, clean, flags=re.S) is not None
+
+
+@pytest.mark.parametrize(
+    ("shown", "printed", "same"),
+    [
+        ("a\nb", "a  \nb\n", True),
+        ("a...c", "a\nb\nc", True),
+        ("...b...", "abc", True),
+        ("a", "ab", False),
+        ("a...c", "ab", False),
+        ("a.c", "abc", False),
+        ("", "a", False),
+    ],
+)
+def test_matching_of_output(shown: str, printed: str, same: bool) -> None:
+    assert matches(shown, printed) is same
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with examples/ in it, as in a fresh clone; it is the current one."""
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def bash(command: str) -> subprocess.CompletedProcess[str]:
+    """Run as a reader would who pipes the output: no terminal, no colour."""
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "LC_ALL": "C.UTF-8",
+        "NO_COLOR": "1",
+    }
+    return subprocess.run(
+        ["bash", "-c", command],
+        env=environment,
+        text=True,
+        encoding="utf-8",
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=120,
+        check=False,
+    )
+
+
+def run_console(block: Block, place: str) -> None:
+    """Run the commands of a block and compare what they print with what is shown."""
+    todo = list(steps(block.text))
+    assert todo, f"{place}: a console block without a command"
+    for (command, shown), following in zip(todo, [*todo[1:], ("", "")], strict=True):
+        if command == "echo $?":
+            continue
+        result = bash(command)
+        expected = int(following[1]) if following[0] == "echo $?" else 0
+        told = f"{place}: $ {command}\n{result.stdout}"
+        assert result.returncode == expected, f"{told}\nexit code {result.returncode}"
+        if shown:
+            assert matches(shown, result.stdout), f"{told}\ndoes not look like\n{shown}"
+
+
+def run_python(block: Block, page: Path, namespace: dict[str, object]) -> None:
+    """Execute a block so that a traceback names the page and its line."""
+    code = compile("\n" * (block.line - 1) + block.text, str(page), "exec")
+    exec(code, namespace)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_blocks_of_the_page_run(page: Path, workplace: Path) -> None:
+    namespace: dict[str, object] = {"__name__": "__main__"}
+    for block in blocks(page):
+        place = f"{page.name}:{block.line}"
+        assert block.language in RUN | SHOWN, f"{place}: nobody checks ```{block.language}"
+        if block.language == "console":
+            run_console(block, place)
+        elif block.language == "python":
+            run_python(block, page, namespace)
+        elif block.language == "json":
+            json.loads(block.text)
+
+
+def set_up_lines() -> list[tuple[str, str]]:
+    """Every line of an `sh` block, with its place."""
+    return [
+        (f"{page.name}:{block.line}", line)
+        for page in TOP_LEVEL
+        for block in blocks(page)
+        if block.language == "sh"
+        for line in block.text.splitlines()
+        if line.strip()
+    ]
+
+
+def test_set_up_lines_name_what_exists() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.M))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = set(project["optional-dependencies"])
+    for place, line in set_up_lines():
+        made = re.fullmatch(r"make ([a-z-]+)( [A-Z]+=\S+)*", line)
+        installed = re.fullmatch(r"pip install '?tensorkeep(?:\[([a-z,]+)\])?'?", line)
+        assert made or installed, f"{place}: {line!r} is neither `make` nor `pip install`"
+        if made:
+            assert made[1] in targets, f"{place}: the Makefile has no {made[1]}"
+        if installed and installed[1]:
+            assert set(installed[1].split(",")) <= extras, f"{place}: no such extra"
+
+
+@pytest.mark.parametrize("page", TOP_LEVEL, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_within_the_repository_lead_somewhere(page: Path) -> None:
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.S)
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def commands() -> list[tuple[str, click.Command]]:
+    """Every command of the CLI, under the words that call it."""
+    found: list[tuple[str, click.Command]] = []
+    todo: list[tuple[str, click.Command]] = [("", main)]
+    while todo:
+        words, command = todo.pop()
+        if isinstance(command, click.Group):
+            todo += [(f"{words} {name}".strip(), sub) for name, sub in command.commands.items()]
+        else:
+            found.append((words, command))
+    return sorted(found)
+
+
+def options(command: click.Command) -> set[str]:
+    """The long names of a command's options, `--help` apart."""
+    names = {
+        name
+        for parameter in command.params
+        if isinstance(parameter, click.Option) and not parameter.hidden
+        for name in (*parameter.opts, *parameter.secondary_opts)
+    }
+    return {name for name in names if name.startswith("--")} - {"--help"}
+
+
+def documented_options(page: Path) -> set[str]:
+    """The options that have a row in the page's table."""
+    return set(re.findall(r"(--[a-z][a-z-]*)", "\n".join(
+        line.split(" | ")[0] for line in page.read_text().splitlines() if line.startswith("| `--")
+    )))  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "command"), commands(), ids=lambda value: str(value))
+def test_every_command_and_option_is_documented(words: str, command: click.Command) -> None:
+    page = ROOT / "docs" / "commands" / f"{words.replace(' ', '-')}.md"
+    assert page.exists(), f"`tensorkeep {words}` has no page"
+    assert documented_options(page) == options(command)
+
+
+def test_every_page_of_a_command_has_its_command() -> None:
+    pages = {page.stem for page in (ROOT / "docs" / "commands").glob("*.md")}
+    assert pages == {words.replace(" ", "-") for words, _ in commands()}
+
+
+@pytest.mark.parametrize(("words", "command"), commands(), ids=lambda value: str(value))
+def test_help_shows_two_examples(words: str, command: click.Command) -> None:
+    result = bash(f"tensorkeep {words} --help")
+    assert result.returncode == 0
+    assert result.stdout.count(f"tensorkeep {words} ") >= 2, result.stdout
