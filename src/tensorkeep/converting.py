@@ -6,7 +6,7 @@ Reads and writes ranges; nothing is run, and no tensor is ever whole in memory.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
@@ -263,7 +263,7 @@ class _Job:
             self.left_out.append((name, why))
 
     def _ties(self, outputs: dict[str, Output]) -> dict[str, str]:
-        """A name to the one whose bytes are kept: the first in sorted order, as `save_model` does."""
+        """A name to the one whose bytes are kept: the first in sorted order, as in `save_model`."""
         rows = []
         for name in sorted(outputs):
             record = outputs[name].ref.record
@@ -272,18 +272,13 @@ class _Job:
         return dict(tie(rows))
 
     def _versions(self) -> Versions | None:
+        """The `_metadata` of the chosen state dict, if it is what torch writes there."""
         path = () if self.section in (FLAT, ALL) else (self.section,)
         found = self.ckpt.index.attributes.get(path, {}).get("_metadata")
         if not isinstance(found, Items):
             return None
-        plain: dict[str, Mapping[str, object]] = {}
-        for key, value in found.pairs:
-            if not isinstance(key, str) or not isinstance(value, dict):
-                return None
-            if not all(isinstance(k, str) and isinstance(v, int | str | None) for k, v in value.items()):
-                return None
-            plain[key] = value
-        return plain
+        plain = {key: value for key, value in found.pairs if _is_version(key, value)}
+        return plain if len(plain) == len(found.pairs) else None  # type: ignore[return-value]
 
     def report(self, plan: Plan, *, dry_run: bool) -> ConvertReport:
         by_name = {output.name: output for output in plan.outputs}
@@ -318,3 +313,7 @@ class _Job:
         )
 
 
+def _is_version(key: object, value: object) -> bool:
+    if not isinstance(key, str) or not isinstance(value, dict):
+        return False
+    return all(isinstance(k, str) and isinstance(v, int | str | None) for k, v in value.items())

@@ -1,4 +1,4 @@
-"""Long work tells a reporter how far it is. This one does nothing; the CLI passes one that draws."""
+"""Long work tells a reporter how far it is. This one does nothing; the CLI passes one."""
 
 from __future__ import annotations
 

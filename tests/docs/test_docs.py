@@ -24,7 +24,8 @@ from pathlib import Path
 import click
 import pytest
 
-from tensorkeep.cli import main
+from tensorkeep.cli.main import cli
+from tensorkeep.scanning.words import RULES
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -184,16 +185,29 @@ def test_links_within_the_repository_lead_somewhere(page: Path) -> None:
 
 
 def commands() -> list[tuple[str, click.Command]]:
-    """Every command of the CLI, under the words that call it."""
+    """Every command of the CLI, the group itself too, under the words that call it."""
     found: list[tuple[str, click.Command]] = []
-    todo: list[tuple[str, click.Command]] = [("", main)]
+    todo: list[tuple[str, click.Command]] = [("", cli)]
     while todo:
         words, command = todo.pop()
+        found.append((words, command))
         if isinstance(command, click.Group):
-            todo += [(f"{words} {name}".strip(), sub) for name, sub in command.commands.items()]
-        else:
-            found.append((words, command))
-    return sorted(found)
+            context = click.Context(command)
+            for name in command.list_commands(context):
+                sub = command.get_command(context, name)
+                assert sub is not None, f"{words} {name} is listed and is not there"
+                todo.append((f"{words} {name}".strip(), sub))
+    return sorted(found, key=lambda pair: pair[0])
+
+
+COMMANDS = pytest.mark.parametrize(
+    ("words", "command"), [pytest.param(*pair, id=pair[0] or "tensorkeep") for pair in commands()]
+)
+
+
+def page_of(words: str) -> str:
+    """The name of a command's page, without its ending."""
+    return words.replace(" ", "-") or "index"
 
 
 def options(command: click.Command) -> set[str]:
@@ -214,20 +228,44 @@ def documented_options(page: Path) -> set[str]:
     )))  # fmt: skip
 
 
-@pytest.mark.parametrize(("words", "command"), commands(), ids=lambda value: str(value))
+@COMMANDS
 def test_every_command_and_option_is_documented(words: str, command: click.Command) -> None:
-    page = ROOT / "docs" / "commands" / f"{words.replace(' ', '-')}.md"
+    page = ROOT / "docs" / "commands" / f"{page_of(words)}.md"
     assert page.exists(), f"`tensorkeep {words}` has no page"
     assert documented_options(page) == options(command)
 
 
 def test_every_page_of_a_command_has_its_command() -> None:
     pages = {page.stem for page in (ROOT / "docs" / "commands").glob("*.md")}
-    assert pages == {words.replace(" ", "-") for words, _ in commands()}
+    assert pages == {page_of(words) for words, _ in commands()}
 
 
-@pytest.mark.parametrize(("words", "command"), commands(), ids=lambda value: str(value))
+@COMMANDS
 def test_help_shows_two_examples(words: str, command: click.Command) -> None:
     result = bash(f"tensorkeep {words} --help")
     assert result.returncode == 0
-    assert result.stdout.count(f"tensorkeep {words} ") >= 2, result.stdout
+    _, examples = result.stdout.split("Examples:")
+    assert examples.count(f"tensorkeep {words}".strip() + " ") >= 2, result.stdout
+
+
+def rows(page: Path, heading: str = "") -> list[list[str]]:
+    """The cells of the tables below a heading, their first rows and rules left out."""
+    text = page.read_text(encoding="utf-8")
+    section = text.partition(f"\n## {heading}\n")[2].partition("\n## ")[0] if heading else text
+    lines = [line for line in section.splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
+    return [row for row in cells if row[0].startswith("`")]
+
+
+@pytest.mark.parametrize("command", ["scan", "inspect", "convert", "verify"])
+def test_the_json_page_has_the_keys(command: str, workplace: Path) -> None:
+    target = " out.safetensors" if command == "convert" else ""
+    result = bash(f"tensorkeep {command} --format json examples/digits.pth{target} 2>/dev/null")
+    keys = set(json.loads(result.stdout))
+    first = [row[0] for row in rows(ROOT / "docs" / "json.md", command)]
+    assert keys == {key for cell in first for key in re.findall(r"`(\w+)`", cell)}
+
+
+def test_the_rules_page_is_the_table_of_rules() -> None:
+    page = rows(ROOT / "docs" / "rules.md")
+    assert page == [[f"`{r.rule}`", r.severity, r.title, r.why] for r in RULES.values()]

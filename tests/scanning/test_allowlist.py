@@ -85,7 +85,8 @@ def tensors() -> dict[str, object]:
     for name in dtypes.BY_NAME:
         dtype = getattr(torch, name)
         storage = torch.UntypedStorage(16)
-        if not name.startswith(("q", "bits")):
+        # torch 2.13 itself cannot save the signed sub-byte ones ("dtype torch.int1 is not recognized").
+        if not name.startswith(("q", "bits")) and not re.fullmatch("int[1-7]", name):
             values[name] = torch.empty(0, dtype=dtype).set_(storage, 0, (2,), (1,))
         values[f"the dtype {name}"] = dtype
     return values
@@ -160,6 +161,8 @@ def plain() -> dict[str, object]:
     }
 
 
+# torch says once per process that sparse and nested layouts are new.
+@pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_what_torch_saves_has_no_finding(protocol):
     for name, value in {**tensors(), **plain()}.items():

@@ -64,7 +64,7 @@ class Checkpoint:
 
     @property
     def kind(self) -> str:
-        """"state_dict", "training_checkpoint", "whole_model" or "values"."""
+        """ "state_dict", "training_checkpoint", "whole_model" or "values"."""
         return kinds.kind_of(self.contents, self.index, self.parts)
 
     @property
@@ -120,7 +120,7 @@ class Checkpoint:
         chosen = [
             (ref, sections.inner_path(path, section))
             for ref, (path, _) in zip(self.tensors.values(), self.index.tensors, strict=True)
-            if section == ALL or ref.section == section
+            if section in (ALL, ref.section)
         ]
         inner = names([path or (ref.name,) for ref, path in chosen], self.path)
         return {name: ref for name, (ref, _) in zip(inner, chosen, strict=True)}

@@ -36,7 +36,7 @@ _PART_OR_INDEX = re.compile(r"(-\d{5}-of-\d{5}\.\w+|\.index\.json)$")
 
 
 def shard_bytes(text: int | str) -> int:
-    """"5GB" as bytes; KB, MB, GB, TB are powers of 1000, KiB and so on of 1024."""
+    """ "5GB" as bytes; KB, MB, GB, TB are powers of 1000, KiB and so on of 1024."""
     match = _SIZE.match(str(text))
     size = 0
     if match:
@@ -66,7 +66,7 @@ def resolve(
     if kind is None:
         raise BadArgument(
             text,
-            expected="a name that ends in .safetensors, .pth, .pt, .bin or .ckpt, or in / for parts",
+            expected="a name that ends in .safetensors, .pth, .pt, .bin, .ckpt, or / for parts",
             got=repr(path.suffix) if path.suffix else "no ending",
             remedy="Say the format with --to safetensors or --to torch.",
         )
@@ -118,9 +118,7 @@ class Destination:
                 remedy="Pick another name, or pass --overwrite.",
             )
 
-    def write(
-        self, plan: Plan, overwrite: bool, *, verify: bool, reporter: Reporter
-    ) -> int | None:
+    def write(self, plan: Plan, overwrite: bool, *, verify: bool, reporter: Reporter) -> int | None:
         """Write it all and let it appear; with `verify`, compared before it appears.
 
         Returns how many tensors were compared.
@@ -179,7 +177,8 @@ def _compare(sink: Sink, plan: Plan) -> int:
     blob: Blob = sink.reader()
     try:
         contents = formats.read(blob, Limits())
-        written = Checkpoint(blob.name, contents, index.build(contents, Limits(), blob.name), [blob], blob.close)  # fmt: skip
+        found = index.build(contents, Limits(), blob.name)
+        written = Checkpoint(blob.name, contents, found, [blob], blob.close)
         for output in plan.outputs:
             _same(output, written)
         for alias, kept in plan.aliases.items():

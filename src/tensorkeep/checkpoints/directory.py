@@ -49,9 +49,7 @@ def find(folder: Folder, wanted: str | None, read_part: ReadPart, limits: Limits
     return _trainer(folder, names, weights, read_part, limits)
 
 
-def _weights(
-    folder: Folder, names: list[str], read_part: ReadPart, limits: Limits
-) -> Contents:
+def _weights(folder: Folder, names: list[str], read_part: ReadPart, limits: Limits) -> Contents:
     indexes = sharded.index_names(names)
     if indexes:
         contents = sharded.read_index(folder, indexes[0], read_part, limits)
@@ -115,9 +113,7 @@ def _state(folder: Folder, limits: Limits) -> object:
     return {k: v for k, v in state.items() if k != "log_history"} if isinstance(state, dict) else {}
 
 
-def _combine(
-    weights: Contents, root: dict[str, object], parts: dict[str, Contents]
-) -> Contents:
+def _combine(weights: Contents, root: dict[str, object], parts: dict[str, Contents]) -> Contents:
     for section, contents in parts.items():
         if section != "model":
             for storage in contents.storages.values():

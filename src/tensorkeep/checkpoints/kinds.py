@@ -26,8 +26,21 @@ _WRITERS: tuple[tuple[str, frozenset[str], frozenset[str]], ...] = (
     ("Hugging Face Trainer", frozenset({"model", "trainer_state"}), frozenset()),
 )
 _TRAINING_KEYS = frozenset(
-    "epoch global_step step iteration optimizer optimizer_state_dict optimizer_states "
-    "lr_schedulers scheduler trainer_state hyper_parameters best_fitness args".split()
+    (
+        "args",
+        "best_fitness",
+        "epoch",
+        "global_step",
+        "hyper_parameters",
+        "iteration",
+        "lr_schedulers",
+        "optimizer",
+        "optimizer_state_dict",
+        "optimizer_states",
+        "scheduler",
+        "step",
+        "trainer_state",
+    )
 )
 
 

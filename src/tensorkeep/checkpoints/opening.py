@@ -10,12 +10,13 @@ from tensorkeep import formats
 from tensorkeep.checkpoints import index
 from tensorkeep.checkpoints.checkpoint import Checkpoint
 from tensorkeep.checkpoints.directory import find
-from tensorkeep.errors import TensorkeepError
 from tensorkeep.facts import Limits
 from tensorkeep.formats._model import Contents
 from tensorkeep.stores import Blob
 from tensorkeep.stores.local import LocalFolder
 from tensorkeep.stores.opening import Source, open_blob, path_of
+
+__all__ = ["Source", "open_checkpoint"]
 
 
 def open_checkpoint(source: Source, *, limits: Limits | None = None) -> Checkpoint:
@@ -71,12 +72,3 @@ def _finish(
     limits: Limits,
 ) -> Checkpoint:
     return Checkpoint(name, contents, index.build(contents, limits, name), blobs, close)
-
-
-def is_readable(source: Source) -> bool:
-    """Whether `source` opens as a checkpoint at all."""
-    try:
-        open_checkpoint(source).close()
-    except TensorkeepError:
-        return False
-    return True

@@ -51,8 +51,9 @@ def _by_key(index: Index) -> dict[str, Part]:
         part = parts.setdefault(name, Part(name, []))
         part.tensors.append(at)
         part.direct = part.direct or len(path) == 1
-    groups = {str(path[0]) for path, _ in index.leaves if len(path) > 2 and path[1] == "param_groups"}
-    for name in groups & parts.keys():
+    leaves = [path for path, _ in index.leaves]
+    optimizers = {str(path[0]) for path in leaves if len(path) > 2 and path[1] == "param_groups"}
+    for name in optimizers & parts.keys():
         parts[name].optimizer = True
     for path, value in index.leaves:
         if isinstance(value, Inert) and value.unread == "object" and len(path) <= 1:
@@ -75,7 +76,8 @@ def _dotted(part: Part) -> bool:
 
 def candidates(parts: dict[str, Part]) -> tuple[list[str], list[str]]:
     """Sections that could be the weights, and those that could be averaged weights (EMA)."""
-    plain, averaged = [], []
+    plain: list[str] = []
+    averaged: list[str] = []
     for name, part in parts.items():
         if part.optimizer or (part.direct and name != FLAT) or _NOT_WEIGHTS.search(name):
             continue

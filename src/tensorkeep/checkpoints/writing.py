@@ -106,9 +106,7 @@ class Plan:
         return Request(entries, self.names, self.aliases, self.metadata, self.versions)
 
 
-def write(
-    plan: Plan, layout: Layout, sink: Sink, reporter: Reporter = SILENT
-) -> None:
+def write(plan: Plan, layout: Layout, sink: Sink, reporter: Reporter = SILENT) -> None:
     """Fill `sink`; the caller commits it."""
     Stream(plan.outputs, layout, sink, reporter).run()
 

@@ -20,17 +20,19 @@ _LISTED = 12
 @click.argument("dst", type=EXISTING)
 @FORMAT
 @click.option("--to", metavar="FORMAT", help="safetensors or torch; by default DST's ending says.")
-@click.option("--section", metavar="NAME", help='A top-level part, or "all"; by default the weights.')
+@click.option(
+    "--section", metavar="NAME", help='A top-level part or "all"; the weights by default.'
+)
 @click.option("--only", metavar="GLOB", multiple=True, help="Take only tensors with such names.")
 @click.option("--skip", metavar="GLOB", multiple=True, help="Leave out tensors with such names.")
-@click.option("--dtype", metavar="DTYPE", help="Cast floating point tensors: float16, bfloat16, ...")
+@click.option("--dtype", metavar="DTYPE", help="Cast floating point tensors to this.")
 @click.option("--shard-size", metavar="SIZE", help="Largest part in a directory: 5GB, 500MiB.")
 @click.option("--drop-unsupported", is_flag=True, help="Leave out what DST cannot hold.")
 @click.option("--require", type=click.Choice(["safe"]), help="Refuse a source that is not safe.")
 @click.option("--dry-run", is_flag=True, help="Say what would be written, and write nothing.")
 @click.option("--verify", is_flag=True, help="Read everything back and compare before it appears.")
 @click.option("--overwrite", is_flag=True, help="Replace DST if it exists.")
-def command(src: str, dst: str, form: str, **options: Any) -> int:
+def command(src: str, dst: str, form: str, **options: Any) -> int:  # noqa: ANN401
     """Write the tensors of SRC to DST in the format of DST's ending. Nothing is run.
 
     DST ending in "/" gets numbered parts and an index. DST appears whole or not at all.

@@ -89,5 +89,5 @@ def number(count: int) -> str:
 
 
 def many(count: int, what: str) -> str:
-    """"1 tensor", "2 tensors"."""
+    """ "1 tensor", "2 tensors"."""
     return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"

@@ -11,14 +11,19 @@ from tensorkeep.errors import escape
 from tensorkeep.facts import Finding, Verdict
 from tensorkeep.scanning.targets import FileReport, ScanReport, scan
 
-_STYLE = {"safe": "bold green", "suspicious": "bold yellow", "unknown": "bold yellow", "dangerous": "bold red"}  # fmt: skip
+_STYLE = {
+    "safe": "bold green",
+    "suspicious": "bold yellow",
+    "unknown": "bold yellow",
+    "dangerous": "bold red",
+}
 _RANK: dict[Verdict, int] = {"safe": 0, "suspicious": 1, "unknown": 1, "dangerous": 2}
 
 
 @click.command("scan")
 @click.argument("targets", nargs=-1, required=True, type=EXISTING, metavar="TARGET...")
 @FORMAT
-@click.option("--deep", is_flag=True, help="Read the tensors' bytes too: checksums, hidden pickles.")
+@click.option("--deep", is_flag=True, help="Read tensor bytes too: checksums, hidden pickles.")
 @click.option(
     "--fail-on",
     type=click.Choice(["suspicious", "dangerous"]),

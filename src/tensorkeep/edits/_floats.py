@@ -81,7 +81,8 @@ def narrow(values: Array, name: str, nan: int) -> Array:
         return _to_bfloat16(values, nan)
     halves = values.view("<u2").reshape(-1, 2)
     keys = np.bitwise_or(halves[:, 1], halves[:, 0] != 0)
-    return _float8_codes(name).take(keys, mode="clip")
+    codes: Array = _float8_codes(name).take(keys, mode="clip")
+    return codes
 
 
 def _to_half(values: Array) -> Array:
@@ -125,7 +126,8 @@ def _half_bits() -> Array:
     bits = np.ldexp(whole.astype("<f4"), scale).view("<u4")
     special = np.where(fraction == 0, 0x7F800000, 0x7FC00000 | fraction << 13)
     magnitude = np.where(exponent == 0x1F, special, bits)
-    return (magnitude | (codes & 0x8000) << 16).astype("<u4")
+    signed: Array = magnitude | (codes & 0x8000) << 16
+    return signed.astype("<u4")
 
 
 @cache
@@ -134,14 +136,14 @@ def _float8_bits(name: str) -> Array:
     import numpy as np
 
     if name == _E8M0:
-        bits = np.arange(256, dtype="<u4") << 23
+        powers: Array = np.arange(256, dtype="<u4") << 23
         # 2 ** -127 is subnormal in float32.
-        bits[0], bits[255] = 0x00400000, _ONLY_NAN
-        return bits
+        powers[0], powers[255] = 0x00400000, _ONLY_NAN
+        return powers
     kind = _FLOAT8[name]
     codes = np.arange(256, dtype="<u4")
     sign = (codes & _SIGN) << 24
-    bits = _magnitudes(kind)[codes & 0x7F].astype("<f4").view("<u4") | sign
+    bits: Array = _magnitudes(kind)[codes & 0x7F].astype("<f4").view("<u4") | sign
     if kind.unsigned_zero:
         bits[_SIGN] = _ONLY_NAN
         return bits
@@ -159,7 +161,9 @@ def _magnitudes(kind: Float8) -> Array:
     codes = np.arange(128)
     fraction, exponent = codes & ((1 << kind.mantissa) - 1), codes >> kind.mantissa
     whole = fraction + np.where(exponent == 0, 0, 1 << kind.mantissa)
-    return np.ldexp(whole.astype("<f8"), np.maximum(exponent, 1) - kind.bias - kind.mantissa)
+    scale = np.maximum(exponent, 1) - kind.bias - kind.mantissa
+    values: Array = np.ldexp(whole.astype("<f8"), scale)
+    return values
 
 
 @cache
@@ -191,7 +195,7 @@ def _nearest(values: Array, kind: Float8) -> Array:
     grid = _magnitudes(kind)[: kind.largest + 1]
     grid = np.append(grid, 2 * grid[-1] - grid[-2])
     middles = (grid[1:] + grid[:-1]) / 2
-    below = np.searchsorted(middles, values, side="left")
+    below: Array = np.searchsorted(middles, values, side="left")
     tie = np.append(middles, np.inf)[below] == values
     return np.where(tie & (below % 2 == 1), below + 1, below)
 

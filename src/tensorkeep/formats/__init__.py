@@ -7,7 +7,6 @@ A new format is one file with NAME, SUFFIXES, `identify` and `read`, and one lin
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol
 
 from tensorkeep.facts import Limits
@@ -23,8 +22,14 @@ class Format(Protocol):
 
     NAME: str
     SUFFIXES: tuple[str, ...]
-    identify: Callable[[Blob, bytes], bool]
-    read: Callable[[Blob, Limits], Contents]
+
+    @staticmethod
+    def identify(blob: Blob, head: bytes) -> bool:
+        """Whether the first bytes announce this format."""
+
+    @staticmethod
+    def read(blob: Blob, limits: Limits) -> Contents:
+        """The checkpoint, without its tensor bytes."""
 
 
 FORMATS: tuple[Format, ...] = (torch_zip, safetensors)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from math import prod
 
 from tensorkeep.dtypes import DType
-from tensorkeep.errors import Damaged, ReadError
+from tensorkeep.errors import Damaged, TensorkeepError
 from tensorkeep.facts import Anomaly
 from tensorkeep.pickles import Program, describe
 from tensorkeep.stores import Blob
@@ -181,7 +181,7 @@ class Contents:
     verify: Callable[[], Iterator[tuple[str, str, str, str]]] = lambda: iter(())
     digests: bool = False
     aliases: frozenset[str] = frozenset()
-    error: ReadError | None = None
+    error: TensorkeepError | None = None
 
 
 def plain(value: object) -> object:

@@ -161,14 +161,14 @@ def latin1(value: object) -> bytes | None:
         if not known or len(args) != 2 or args[1] != "latin1" or not isinstance(args[0], str):  # type: ignore[arg-type,index]
             return None
         try:
-            return args[0].encode("latin1")  # type: ignore[index,no-any-return]
+            return args[0].encode("latin1")  # type: ignore[index]
         except UnicodeEncodeError:
             return None
     return value if isinstance(value, bytes) else None
 
 
 def holds_storage(root: object) -> bool:
-    """Whether a storage is mentioned anywhere below `root`. Iterative; looks at most at a million nodes."""
+    """Whether a storage is mentioned anywhere below `root`; looks at a million nodes at most."""
     todo, seen = [root], set[int]()
     while todo and len(seen) < _SEARCH_LIMIT:
         value = todo.pop()

@@ -14,13 +14,13 @@ _LEGACY = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
 # (offset, magic, what it is, what to do); model containers first.
 _MODELS = (
     (2, _LEGACY, "a torch checkpoint from before torch 1.6", _LATER),
-    (257, b"ustar", "a tar archive", "Unpack it, or wait for a version that reads torch's tar files."),
+    (257, b"ustar", "a tar archive", _LATER),
     (0, b"GGUF", "a GGUF file", _LATER),
     (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file (Keras, perhaps)", _LATER),
     (0, b"\x93NUMPY", "a numpy array file", _LATER),
 )
 _OTHERS = (
-    (0, b"version https://git-lfs", "a Git LFS pointer, not the file itself", "Run `git lfs pull`."),
+    (0, b"version https://git-lfs", "a Git LFS pointer, not the file", "Run `git lfs pull`."),
     (0, b"<!DOCTYPE", "a web page", "The download fetched a page; use the file's own link."),
     (0, b"<html", "a web page", "The download fetched a page; use the file's own link."),
     (0, b"\x1f\x8b", "gzip data", "Unpack it first (gunzip)."),

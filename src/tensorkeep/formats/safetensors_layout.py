@@ -44,8 +44,7 @@ def problem(entry: Entry) -> str:
 def layout(request: Request) -> Layout:
     """The plan. Raises `Unwritable` when the header would be longer than readers accept."""
     order = _sorted(request.entries)
-    aliases = {alias: kept for alias, kept in request.aliases.items()}
-    metadata = {"format": "pt", **request.metadata, **aliases}
+    metadata = {"format": "pt", **request.metadata, **request.aliases}
     header, starts = header_bytes([request.entries[i] for i in order], metadata)
     if len(header) - 8 > _LONGEST_HEADER:
         raise Unwritable(

@@ -114,21 +114,21 @@ def _check_name(folder: Folder, part: str) -> None:
         )
 
 
-def _merge(
-    name: str, contents: dict[str, Contents], weight_map: dict[str, str] | None
-) -> Contents:
+def _merge(name: str, contents: dict[str, Contents], weight_map: dict[str, str] | None) -> Contents:
     root: dict[str, object] = {}
     storages: dict[str, Storage] = {}
     anomalies: list[Anomaly] = []
     notes: list[str] = []
     for part, content in contents.items():
-        anomalies += [Anomaly(a.kind, a.what, f"{part}: {a.where}", a.offset) for a in content.anomalies]
+        anomalies += [_placed(part, anomaly) for anomaly in content.anomalies]
         for storage in content.storages.values():
             storage.key = f"{part}:{storage.key}"
             storages[storage.key] = storage
         for key, value in _entries(part, content, notes):
-            known = part if key in content.aliases else None
-            _place(root, key, value, part, weight_map, anomalies, known)
+            listed = part
+            if weight_map is not None:
+                listed = weight_map.get(key, part if key in content.aliases else "")
+            anomalies += _place(root, key, value, part, listed)
     _check_complete(name, root, weight_map)
     first = next(iter(contents.values()))
     return Contents(
@@ -161,23 +161,22 @@ def _entries(part: str, content: Contents, notes: list[str]) -> Iterator[tuple[s
             notes.append(f"{part}: {key!r} is no tensor and was left out")
 
 
+def _placed(part: str, anomaly: Anomaly) -> Anomaly:
+    return Anomaly(anomaly.kind, anomaly.what, f"{part}: {anomaly.where}", anomaly.offset)
+
+
 def _place(
-    root: dict[str, object],
-    key: str,
-    value: TensorRecord,
-    part: str,
-    weight_map: dict[str, str] | None,
-    anomalies: list[Anomaly],
-    known: str | None,
-) -> None:
-    listed = weight_map.get(key, known) if weight_map is not None else part
-    if listed is None:
+    root: dict[str, object], key: str, value: TensorRecord, part: str, listed: str
+) -> Iterator[Anomaly]:
+    """Take `value` if the index lists it in this part; say so if the index and the part differ."""
+    if not listed:
         what = f"tensor {key!r} is in {part} and not in the index"
-        anomalies.append(Anomaly("tensor-not-in-index", what, part))
-    if key in root:
-        anomalies.append(Anomaly("tensor-in-two-parts", f"tensor {key!r} is in two parts", part))
-    if listed in (None, part):
-        root[key] = value
+        yield Anomaly("tensor-not-in-index", what, part)
+    elif listed != part:
+        what = f"tensor {key!r} is in {part}, and the index says {listed}"
+        yield Anomaly("tensor-in-two-parts", what, part)
+    if listed in ("", part):
+        root.setdefault(key, value)
 
 
 def _check_complete(name: str, root: dict[str, object], weight_map: dict[str, str] | None) -> None:
@@ -199,7 +198,7 @@ def _in_order(root: dict[str, object], weight_map: dict[str, str] | None) -> dic
 def _audit(contents: dict[str, Contents], deep: bool) -> Iterator[Anomaly]:
     for part, content in contents.items():
         for found in content.audit(deep):
-            yield Anomaly(found.kind, found.what, f"{part}: {found.where}", found.offset)
+            yield _placed(part, found)
 
 
 def _verify(contents: dict[str, Contents]) -> Iterator[tuple[str, str, str, str]]:

@@ -103,9 +103,7 @@ def _facts(archive: ZipArchive, limits: Limits) -> dict[str, str]:
             facts[name] = archive.read(member, limits).decode("ascii", "replace").strip()
     order = facts.get("byteorder", "little")
     if order not in ("little", "big"):
-        raise Damaged(
-            archive.blob.name, expected='"little" or "big" in byteorder', got=repr(order)
-        )
+        raise Damaged(archive.blob.name, expected='"little" or "big" in byteorder', got=repr(order))
     return facts
 
 
@@ -123,7 +121,8 @@ class _Storages:
     @property
     def checksums(self) -> bool:
         """Whether torch wrote checksums; `set_crc32_options(False)` leaves them zero."""
-        return any(member.crc32 for member in self.members.values() if member.size)
+        archive = self.archive
+        return any(archive.has_checksum(m) for m in self.members.values() if m.size)
 
     def of(self, persistent: Persistent) -> tuple[Storage, DType | None] | None:
         key = self._keys.get(id(persistent))
@@ -200,9 +199,7 @@ class _Storages:
         self.archive.anomalies.append(Anomaly(kind, what, "data.pkl", persistent.offset))
 
 
-def _audit(
-    archive: ZipArchive, table: _Storages, limits: Limits, deep: bool
-) -> Iterator[Anomaly]:
+def _audit(archive: ZipArchive, table: _Storages, limits: Limits, deep: bool) -> Iterator[Anomaly]:
     """Headers and checksums of every member that is no storage; with `deep`, of storages too.
 
     Yields all that is odd about the archive so far, what was known before included.
@@ -237,17 +234,18 @@ def _hidden_pickle(archive: ZipArchive, member: ZipMember, limits: Limits) -> It
         return
     program = run(head, limits=limits, where=member.name)
     if any(type(event).__name__ == "Import" for event in program.trace):
-        yield Anomaly("pickle-in-storage", "a storage that begins with a pickle", member.name, start)
+        what = "a storage that begins with a pickle"
+        yield Anomaly("pickle-in-storage", what, member.name, start)
 
 
 def crc_of(archive: ZipArchive, member: ZipMember) -> tuple[str, str]:
     """The checksum that the directory gives for a stored member, and the one its bytes have.
 
-    Zero stands for none: torch leaves it so when checksums are switched off.
+    Two empty texts where it carries none: torch can be told to write none.
     """
     import zlib
 
-    if member.crc32 == 0 or member.method != 0:
+    if member.method != 0 or not archive.has_checksum(member):
         return "", ""
     start, crc = archive.data_offset(member), 0
     buffer = memoryview(bytearray(min(_CHUNK, max(member.size, 1))))

@@ -60,13 +60,8 @@ def stack_global(m: Machine, pos: int) -> int:
 
 def _computed(m: Machine, module: object, name: object, offset: int) -> Global:
     """A name that a call returns: only running it would tell, and no honest writer does it."""
-    texts = [f"<{describe(part)}>" if isinstance(part, Node) else part for part in (module, name)]
-    node = Global(
-        str(texts[0]),
-        str(texts[1]),
-        offset,
-        operands=(module, name),
-    )
+    texts = [part if isinstance(part, str) else "<computed>" for part in (module, name)]
+    node = Global(texts[0], texts[1], offset, operands=(module, name))
     m.note("computed-name", "the name of an import is what a call returns", offset)
     m.trace.append(Import(node, "STACK_GLOBAL", offset))
     return node

@@ -67,7 +67,7 @@ def _plain(piece: object, room: int) -> str | None:
         return repr(piece[: room + 1])
     if isinstance(piece, int) and piece.bit_length() > _MAX_BITS:
         return f"<int of {piece.bit_length()} bits>"
-    if isinstance(piece, Global):
+    if isinstance(piece, Global) and piece.operands is None:
         return escape(f"{piece.module[: room + 1]}.{piece.name[: room + 1]}")
     if isinstance(piece, Extension):
         return f"extension({piece.code})"
@@ -80,6 +80,8 @@ def _pieces(value: object) -> Iterator[object]:
     """The parts of `value` with the text between them."""
     if isinstance(value, Call):
         return _call(value)
+    if isinstance(value, Global):
+        return _computed(value)
     if isinstance(value, Persistent):
         return iter((_Text("persistent("), value.pid, _Text(")")))
     if isinstance(value, Import):
@@ -87,6 +89,13 @@ def _pieces(value: object) -> Iterator[object]:
     if isinstance(value, Effect):
         return _effect(value)
     return _container(value)
+
+
+def _computed(name: Global) -> Iterator[object]:
+    assert name.operands is not None
+    yield _Text("<import of ")
+    yield from _listed(name.operands)
+    yield _Text(">")
 
 
 def _call(call: Call) -> Iterator[object]:

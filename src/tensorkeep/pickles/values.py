@@ -39,7 +39,7 @@ class Global(Node):
     `written` is the pair as the file has it (at `offset`, its first occurrence). `dotted` says
     that CPython follows the dots in `name` one attribute at a time (protocol >= 4); where it is
     False a dot is a character of the name. `computed` says that the file computes the name with
-    a call: then the texts describe that computation, and `operands` holds it.
+    a call: then the text is "<computed>", and `operands` holds what the name is made of.
     """
 
     __slots__ = ("dotted", "module", "name", "operands", "written")

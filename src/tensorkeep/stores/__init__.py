@@ -62,6 +62,9 @@ class Sink(Protocol):
     def write_at(self, offset: int, data: Buffer) -> None:
         """Put `data` at `offset`."""
 
+    def reader(self) -> Blob:
+        """What was written so far, read back from the device before it is committed."""
+
     def commit(self) -> None:
         """Make the bytes durable and let them appear under their name, whole."""
 

@@ -41,7 +41,7 @@ def require_file(status: os.stat_result, name: str) -> None:
 
 def require_range(name: str, size: int, offset: int, length: int) -> None:
     """Refuse a read that is not within `size`: before memory for it is asked for."""
-    if 0 <= offset and 0 <= length <= size - offset:
+    if offset >= 0 and 0 <= length <= size - offset:
         return
     raise Damaged(
         name, expected=f"{length} bytes", got=f"a file of {size} bytes", where=f"offset {offset}"

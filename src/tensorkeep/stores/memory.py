@@ -19,14 +19,17 @@ class MemoryBlob:
 
     def __init__(self, data: Buffer, name: str = "<bytes>") -> None:
         view = memoryview(data)
-        if not view.c_contiguous:
+        try:
+            # A shape with a zero in it cannot be cast.
+            plain = view.cast("B") if view.nbytes else memoryview(b"")
+        except (TypeError, ValueError) as error:
             raise BadArgument(
                 name,
                 expected="contiguous bytes",
-                got="a strided memoryview",
+                got=f"a memoryview of format '{view.format}' and strides {view.strides}",
                 remedy="Copy it with bytes(view) first.",
-            )
-        self._view: memoryview | None = view.cast("B").toreadonly()
+            ) from error
+        self._view: memoryview | None = plain.toreadonly()
         self.name = name
         self.size = view.nbytes
         self.bytes_read = 0

@@ -6,12 +6,11 @@ import errno
 import io
 import os
 import stat
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 
 from tensorkeep.errors import BadArgument, NoSpace, StoreError, TensorkeepError
 from tensorkeep.stores._descriptor import DescriptorBlob, cut_short, require_range
@@ -26,7 +25,7 @@ class BinaryFile(Protocol):
     def read(self, size: int, /) -> bytes:
         """At most `size` bytes from the position."""
 
-    def seek(self, offset: int, whence: int = 0, /) -> Any:
+    def seek(self, offset: int, whence: int = 0, /) -> object:
         """Move the position."""
 
     def tell(self) -> int:
@@ -46,7 +45,8 @@ class FileObjectBlob:
         self.bytes_read = 0
         self._lock = threading.Lock()
         self._file: BinaryFile | None = file
-        self._require_binary_and_seekable(file)
+        self._require_binary(file)
+        self._require_seekable(file)
         with self._foreign():
             self._position = file.tell()
             file.seek(0, os.SEEK_END)
@@ -126,7 +126,7 @@ class FileObjectBlob:
             return count
         raise StoreError(self.name, expected=f"a read of at most {limit} bytes", got=repr(count))
 
-    def _require_binary_and_seekable(self, file: BinaryFile) -> None:
+    def _require_binary(self, file: object) -> None:
         if isinstance(file, io.TextIOBase):
             raise BadArgument(
                 self.name,
@@ -134,6 +134,8 @@ class FileObjectBlob:
                 got="one opened as text",
                 remedy='Open it in binary mode ("rb").',
             )
+
+    def _require_seekable(self, file: object) -> None:
         seekable = getattr(file, "seekable", None)
         with self._foreign():
             if callable(seekable) and not seekable():
@@ -223,6 +225,8 @@ def stdin_blob(descriptor: int = 0) -> DescriptorBlob:
 
 
 def _spooled(source: int, name: str) -> DescriptorBlob:
+    import tempfile  # and with it a dozen modules that no other way of opening needs
+
     buffer = memoryview(bytearray(_STEP))
     with mapped(name), tempfile.TemporaryFile(buffering=0) as spool:
         target = spool.fileno()

@@ -33,13 +33,15 @@ def _function(name: str) -> Callable[..., int] | None:
     return found
 
 
-def _call(name: str, *arguments: object) -> bool:
+def _call(name: str, *arguments: int | bytes) -> bool:
     function = _function(name)
     if function is None:
         return False
     import ctypes
 
-    while function(*arguments) != 0:
+    # Plain integers would be cut to 32 bits; a wider one than declared does no harm in a register.
+    wide = [ctypes.c_int64(each) if isinstance(each, int) else each for each in arguments]
+    while function(*wide) != 0:
         number = ctypes.get_errno()
         if number in _UNSUPPORTED:
             return False
@@ -54,13 +56,10 @@ def fallocate(descriptor: int, size: int) -> bool:
     Not `os.posix_fallocate`: where the file system cannot do it, glibc writes a byte into every
     4 KiB block instead, which on a network mount sends the whole file twice.
     """
-    import ctypes
-
-    length = ctypes.c_int64(size)
-    return _call("fallocate", ctypes.c_int(descriptor), ctypes.c_int(0), ctypes.c_int64(0), length)
+    return _call("fallocate", descriptor, 0, 0, size)
 
 
 def rename(source: str | os.PathLike[str], target: str | os.PathLike[str], flag: int) -> bool:
     """Rename with `NOREPLACE` (FileExistsError if `target` exists) or `EXCHANGE` (swap both)."""
-    here = _AT_FDCWD
-    return _call("renameat2", here, os.fsencode(source), here, os.fsencode(target), flag)
+    old, new = os.fsencode(source), os.fsencode(target)
+    return _call("renameat2", _AT_FDCWD, old, _AT_FDCWD, new, flag)

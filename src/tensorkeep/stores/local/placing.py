@@ -13,9 +13,9 @@ import stat
 from pathlib import Path
 
 from tensorkeep.errors import AccessDenied, AlreadyExists, BadArgument, NotFound
-from tensorkeep.stores import _kernel
 from tensorkeep.stores._descriptor import kind_of
 from tensorkeep.stores._errors import file_name, mapped
+from tensorkeep.stores.local import kernel
 
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL, errno.EXDEV}
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL
@@ -129,7 +129,7 @@ def _link_open_file(descriptor: int, target: Path) -> None:
 
 
 def _move_exclusively(temporary: Path, target: Path) -> None:
-    if _kernel.rename(temporary, target, _kernel.NOREPLACE):
+    if kernel.rename(temporary, target, kernel.NOREPLACE):
         return
     try:
         os.link(temporary, target)

@@ -9,19 +9,22 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from tensorkeep.errors import AlreadyExists, BadArgument, StoreError
-from tensorkeep.stores import _kernel
 from tensorkeep.stores._errors import file_name, mapped
-from tensorkeep.stores._placing import hidden_beside, require_parent, sync_folder
-from tensorkeep.stores.local import LocalSink, plain_name
+from tensorkeep.stores.local import kernel
+from tensorkeep.stores.local.placing import hidden_beside, require_parent, sync_folder
+from tensorkeep.stores.local.reading import plain_name
+from tensorkeep.stores.local.writing import LocalSink
+
+Replaceable = Callable[[Iterable[str]], bool]
 
 
-def _nothing(name: str) -> bool:
+def _nothing(names: Iterable[str]) -> bool:
     return False
 
 
@@ -29,7 +32,7 @@ class LocalFolderSink:
     """A folder being written to `path`, which must be absent or empty.
 
     With `overwrite` a folder with files in it is replaced as a whole, if `replaceable` says of
-    every file name in it that it belongs to the checkpoint being replaced; one stranger, or a
+    the names in it that they belong to the checkpoint being replaced; one stranger, or a
     folder inside, and it is refused. A symbolic link is followed. The old folder is deleted only
     after the new one stands; what could not be deleted is named by `left_behind`.
 
@@ -42,13 +45,14 @@ class LocalFolderSink:
         path: str | os.PathLike[str],
         *,
         overwrite: bool = False,
-        replaceable: Callable[[str], bool] = _nothing,
+        replaceable: Replaceable = _nothing,
     ) -> None:
         self.name = file_name(path)
         self.left_behind: Path | None = None
         self.committed = False
         self._replaceable = replaceable if overwrite else _nothing
         self._sinks: list[LocalSink] = []
+        self._old_names: list[str] = []
         self._temporary: Path | None = None
         with mapped(self.name):
             self.path = _resolved(Path.cwd() / self.name)
@@ -124,13 +128,17 @@ class LocalFolderSink:
             raise AlreadyExists(
                 self.name, expected="a new folder", got="a file", remedy="Choose another name."
             )
-        with os.scandir(self.path) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False) or not self._replaceable(entry.name):
-                    raise self._occupied(entry.name)
+        with os.scandir(self.path) as scan:
+            entries = sorted(scan, key=lambda entry: entry.name)
+        self._old_names = [entry.name for entry in entries]
+        folders = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+        if folders or (entries and not self._replaceable(self._old_names)):
+            raise self._occupied(folders)
         return status
 
-    def _occupied(self, stranger: str) -> AlreadyExists:
+    def _occupied(self, folders: list[str]) -> AlreadyExists:
+        strangers = [name for name in self._old_names if not self._replaceable([name])]
+        stranger = [*folders, *strangers, *self._old_names][0]
         overwriting = self._replaceable is not _nothing
         return AlreadyExists(
             self.name,
@@ -148,7 +156,7 @@ class LocalFolderSink:
         if not self.path.exists() or not any(self.path.iterdir()):
             temporary.rename(self.path)  # refuses by itself if somebody has filled it since
             return temporary
-        if _kernel.rename(temporary, self.path, _kernel.EXCHANGE):
+        if kernel.rename(temporary, self.path, kernel.EXCHANGE):
             return temporary
         aside = hidden_beside(self.path)
         self.path.rename(aside)
@@ -161,9 +169,8 @@ class LocalFolderSink:
 
     def _delete(self, old: Path) -> None:
         try:
-            for entry in old.iterdir():
-                if self._replaceable(entry.name):  # and nothing that came since it was checked
-                    entry.unlink()
+            for name in self._old_names:  # and nothing that came since they were checked
+                (old / name).unlink()
             old.rmdir()
         except OSError:
             self.left_behind = old

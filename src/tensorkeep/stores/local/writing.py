@@ -1,92 +1,30 @@
-"""Files and folders of this machine, read in place and written whole or not at all."""
+"""A file of this machine, written whole or not at all."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 import threading
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tensorkeep.errors import Damaged, StoreError
-from tensorkeep.stores import Buffer, _kernel
-from tensorkeep.stores._descriptor import DescriptorBlob, require_file
-from tensorkeep.stores._errors import file_name, mapped
-from tensorkeep.stores._placing import destination, open_new, place, refuse_existing, sync_folder
+from tensorkeep.errors import StoreError
+from tensorkeep.stores import Blob, Buffer
+from tensorkeep.stores._descriptor import DescriptorBlob
+from tensorkeep.stores._errors import mapped
+from tensorkeep.stores.local import kernel
+from tensorkeep.stores.local.placing import (
+    destination,
+    open_new,
+    place,
+    refuse_existing,
+    sync_folder,
+)
 
 # A smaller file meets a full disk at its first write anyway.
 _WORTH_RESERVING = 1 << 20
-
-
-class LocalBlob(DescriptorBlob):
-    """A file by its path; symbolic links are followed.
-
-    Raises `NotFound`, `AccessDenied`, `StoreError` (a folder, pipe or device) and `BadArgument`
-    (what no path can be).
-    """
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        name = file_name(path)
-        self.path = Path(name)
-        with mapped(name):
-            # Opening a device can act on it, and opening a pipe waits for its writer for ever.
-            require_file(self.path.stat(), name)
-            flags = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
-            descriptor = os.open(name, flags)
-        super().__init__(descriptor, name)
-        # Archives on tape answer a non-blocking read of a real file with EAGAIN.
-        os.set_blocking(descriptor, True)
-
-
-class LocalFolder:
-    """A folder whose files are read, as the parts of a sharded checkpoint are.
-
-    Symbolic links in it are followed: hub caches are made of links that lead out of the folder.
-    What a *name* may not do is lead out of it, since names come out of index files.
-    Raises `NotFound`, `AccessDenied`, and `StoreError` if `path` is no folder.
-    """
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.name = file_name(path)
-        self.path = Path(self.name)
-        with mapped(self.name):
-            if not stat.S_ISDIR(self.path.stat().st_mode):
-                raise StoreError(self.name, expected="a folder", got="a file")
-
-    def names(self) -> list[str]:
-        """The names of all entries that are not folders, sorted; broken links are among them."""
-        with mapped(self.name), os.scandir(self.path) as entries:
-            return sorted(entry.name for entry in entries if not entry.is_dir())
-
-    def open(self, name: str) -> LocalBlob:
-        """The file `name`. Raises `Damaged` if that is not the plain name of a file in here."""
-        if not plain_name(name):
-            raise Damaged(
-                self.name,
-                expected="the plain name of a file in this folder",
-                got=f"'{name}'",
-                remedy="Do not use this checkpoint: it points outside its own folder.",
-            )
-        return LocalBlob(self.path / name)
-
-
-def plain_name(name: str) -> bool:
-    """Whether `name` stays in its folder: no separator (of Windows neither), no dots, no NUL."""
-    return name not in {"", ".", ".."} and not set(name) & {"/", "\\", "\0"}
-
-
-def same_file(a: str | os.PathLike[str] | int, b: str | os.PathLike[str] | int) -> bool:
-    """Whether two paths (or open descriptors) are one file, by whatever links they lead there.
-
-    False if one of them does not exist or cannot be looked at.
-    """
-    try:
-        first, second = os.stat(a), os.stat(b)  # noqa: PTH116 - descriptors too
-    except (OSError, ValueError):
-        return False
-    return os.path.samestat(first, second)
 
 
 class LocalSink:
@@ -129,7 +67,7 @@ class LocalSink:
 
     def _prepare(self) -> None:
         if self._size is not None and self._size >= _WORTH_RESERVING:
-            _kernel.fallocate(self._descriptor, self._size)
+            kernel.fallocate(self._descriptor, self._size)
         if self._overwrite:
             old = refuse_existing(self.path, self.name, overwrite=True)
             if old is not None:
@@ -143,9 +81,9 @@ class LocalSink:
 
     def write_at(self, offset: int, data: Buffer) -> None:
         """Put `data` at `offset`. Raises `NoSpace`; after a failed write a commit is refused."""
-        if self._descriptor < 0:
-            raise StoreError(self.name, expected="an open sink", got="one that was closed")
-        view = memoryview(data).cast("B")
+        self._require_open()
+        view = memoryview(data)
+        view = view.cast("B") if view.nbytes else memoryview(b"")
         try:
             with mapped(self.name, f"offset {offset}"):
                 _write_all(self._descriptor, view, offset)
@@ -154,6 +92,21 @@ class LocalSink:
             raise
         with self._lock:
             self._end = max(self._end, offset + view.nbytes)
+
+    def reader(self) -> Blob:
+        """What was written so far, read back before it is committed.
+
+        The kernel's copy is dropped first where it lets go of it: what is compared is then what
+        the device gives, and not the memory that was written from.
+        """
+        self._require_open()
+        with mapped(self.name):
+            os.fsync(self._descriptor)
+            if hasattr(os, "posix_fadvise"):
+                with contextlib.suppress(OSError):
+                    os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            descriptor = os.dup(self._descriptor)
+        return DescriptorBlob(descriptor, self.name)
 
     def commit(self) -> None:
         """Flush to the device, appear under the name, make the name durable. Twice is once.
@@ -187,10 +140,14 @@ class LocalSink:
             with contextlib.suppress(OSError):  # it must not hide the error that led here
                 temporary.unlink()
 
+    def _require_open(self) -> None:
+        if self._descriptor < 0:
+            raise StoreError(self.name, expected="an open sink", got="one that was closed")
+
     def _require_complete(self) -> None:
-        if self._descriptor < 0 or self._failed:
-            got = "one that was aborted" if self._descriptor < 0 else "a write that failed"
-            raise StoreError(self.name, expected="a sink that was written", got=got)
+        self._require_open()
+        if self._failed:
+            raise StoreError(self.name, expected="whole writes", got="one that failed")
         if self._size is not None and self._end != self._size:
             raise StoreError(
                 self.name, expected=f"{self._size} bytes to be written", got=f"{self._end}"
@@ -217,5 +174,7 @@ class LocalSink:
 def _write_all(descriptor: int, view: memoryview, offset: int) -> None:
     while view:
         count = os.pwrite(descriptor, view, offset)
+        if count == 0:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))  # it would be tried for ever
         view = view[count:]
         offset += count

@@ -1,0 +1,209 @@
+"""The table of harm: it decides between suspicious and dangerous, never about safe."""
+
+from __future__ import annotations
+
+import pytest
+
+from tensorkeep.pickles import Global
+from tensorkeep.scanning import allowlist, dangerous
+from tensorkeep.scanning._danger_names import GROUPS, RESOLVES
+
+# One name of each published technique: (module, name, a word of what it would do).
+KNOWN = [
+    ("os", "system", "shell"),
+    ("posix", "system", "shell"),
+    ("nt", "system", "shell"),
+    ("posix", "posix_spawnp", "process"),
+    ("subprocess", "Popen", "process"),
+    ("subprocess", "check_output", "process"),
+    ("pty", "spawn", "process"),
+    ("asyncio", "create_subprocess_shell", "process"),
+    ("asyncio.subprocess", "create_subprocess_exec", "process"),
+    ("multiprocessing.util", "spawnv_passfds", "process"),
+    ("distutils.spawn", "spawn", "process"),
+    ("_osx_support", "_read_output", "process"),
+    ("_aix_support", "_read_cmd_output", "process"),
+    ("uuid", "_get_command_stdout", "process"),
+    ("imaplib", "IMAP4_stream", "process"),
+    ("_pyrepl.pager", "pipe_pager", "process"),
+    ("mailcap", "findmatch", "process"),
+    ("webbrowser", "open", "process"),
+    ("torch.utils.collect_env", "run", "process"),
+    ("numpy.f2py.crackfortran", "myeval", "process"),
+    ("builtins", "exec", "code"),
+    ("builtins", "eval", "code"),
+    ("builtins", "compile", "code"),
+    ("__builtin__", "eval", "code"),
+    ("builtins", "__import__", "import"),
+    ("builtins", "breakpoint", "code"),
+    ("runpy", "run_path", "code"),
+    ("runpy", "_run_code", "code"),
+    ("code", "InteractiveInterpreter", "code"),
+    ("codeop", "compile_command", "code"),
+    ("cProfile", "runctx", "code"),
+    ("profile", "run", "code"),
+    ("pdb", "run", "code"),
+    ("bdb", "Bdb", "code"),
+    ("timeit", "timeit", "code"),
+    ("trace", "Trace", "code"),
+    ("doctest", "debug_script", "code"),
+    ("idlelib.pyshell", "ModifiedInterpreter", "code"),
+    ("lib2to3.pgen2.pgen", "ParserGenerator", "code"),
+    ("torch.hub", "load", "code"),
+    ("torch._inductor.codecache", "compile_file", "code"),
+    ("torch._dynamo.guards", "GuardBuilder", "code"),
+    ("torch.fx.graph_module", "reduce_graph_module", "function"),
+    ("torch.utils._config_module", "ConfigModule", "code"),
+    ("numpy.testing._private.utils", "runstring", "code"),
+    ("torch.utils.cpp_extension", "load_inline", "native"),
+    ("torch.ops", "load_library", "native"),
+    ("ctypes", "CDLL", "native"),
+    ("importlib", "import_module", "import"),
+    ("pkgutil", "resolve_name", "look up"),
+    ("pydoc", "locate", "look up"),
+    ("builtins", "getattr", "look up"),
+    ("builtins", "setattr", "look up"),
+    ("operator", "attrgetter", "look up"),
+    ("_operator", "methodcaller", "look up"),
+    ("functools", "partial", "another function"),
+    ("functools", "reduce", "another function"),
+    ("builtins", "map", "another function"),
+    ("itertools", "starmap", "another function"),
+    ("marshal", "loads", "function"),
+    ("types", "CodeType", "function"),
+    ("types", "FunctionType", "function"),
+    ("cloudpickle.cloudpickle", "_make_function", "function"),
+    ("dill._dill", "_create_code", "function"),
+    ("pickle", "loads", "pickle"),
+    ("_pickle", "loads", "pickle"),
+    ("torch", "load", "pickle"),
+    ("torch.storage", "_load_from_bytes", "pickle"),
+    ("torch.jit", "load", "pickle"),
+    ("numpy", "load", "pickle"),
+    ("joblib", "load", "pickle"),
+    ("pandas", "read_pickle", "pickle"),
+    ("yaml", "unsafe_load", "pickle"),
+    ("builtins", "open", "files"),
+    ("io", "open", "files"),
+    ("_io", "FileIO", "files"),
+    ("shutil", "rmtree", "files"),
+    ("tempfile", "mktemp", "files"),
+    ("logging", "FileHandler", "files"),
+    ("logging.handlers", "RotatingFileHandler", "files"),
+    ("shelve", "open", "files"),
+    ("dbm.dumb", "open", "files"),
+    ("sqlite3", "connect", "files"),
+    ("numpy", "save", "files"),
+    ("numpy", "memmap", "files"),
+    ("torch", "save", "files"),
+    ("socket", "create_connection", "network"),
+    ("ssl", "get_server_certificate", "network"),
+    ("urllib.request", "urlopen", "network"),
+    ("http.client", "HTTPConnection", "network"),
+    ("smtplib", "SMTP", "network"),
+    ("ftplib", "FTP", "network"),
+    ("requests", "get", "network"),
+    ("pip", "main", "packages"),
+    ("pip._internal.cli.main", "main", "packages"),
+    ("ensurepip", "bootstrap", "packages"),
+    ("sys", "exit", "process"),
+    ("os", "_exit", "process"),
+    ("os", "getpid", "operating system"),
+    ("platform", "uname", "operating system"),
+]
+
+
+@pytest.mark.parametrize(("module", "name", "word"), KNOWN)
+def test_a_known_name_has_words(module, name, word):
+    words = dangerous.danger(module, name)
+    assert words.startswith("would ")
+    assert word in words
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "word"),
+    [
+        ("torch.nn.parallel.distributed", "os.getpid", "operating system"),
+        ("torch.serialization", "os.system", "shell"),
+        ("torch.serialization", "os", "operating system"),
+        ("torch._tensor_str", "sys.modules", "running process"),
+        ("pkg", "Model.__init__.__globals__", "look up"),
+        ("pkg", "a.b.c.subprocess.Popen", "process"),
+        ("pkg", "__builtins__", "look up"),
+        ("pathlib", "PosixPath.unlink", "files"),
+    ],
+)
+def test_another_door_to_a_module_is_the_module(module, name, word):
+    assert word in dangerous.danger(module, name)
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("__main__", "Net"),
+        ("mypackage.models", "ResNet"),
+        ("torch.nn.modules.linear", "Linear"),
+        ("ultralytics.nn.tasks", "DetectionModel"),
+        ("ostrich", "Bird"),
+        ("osmium.os2", "Thing"),
+        ("torch.distributed.checkpoint.metadata", "TensorStorageMetadata"),
+        ("torch.distributed.tensor", "DTensor"),
+        ("omegaconf.dictconfig", "DictConfig"),
+        ("code.models", "Net"),
+        ("itertools", "count"),
+        ("operator", "itemgetter"),
+    ],
+)
+def test_an_ordinary_class_has_none(module, name):
+    assert dangerous.danger(module, name) == ""
+
+
+def test_no_allowlisted_name_is_called_dangerous_for_what_it_is():
+    # Whole modules of theirs are (copyreg's others change the process); their own entry goes first.
+    both = {
+        f"{entry.module}.{entry.name}"
+        for entry in allowlist.ENTRIES
+        if dangerous.danger(entry.module, entry.name)
+    }
+    assert both == {"torch.serialization._get_layout"}
+
+
+def test_every_row_is_a_name():
+    rows = [row for _, names in GROUPS for row in names.split()]
+    assert all(part.isidentifier() for row in rows for part in row.split("."))
+    assert max(row.count(".") for row in rows) < dangerous._LONGEST_ROW
+
+
+def test_every_group_says_what_would_happen():
+    assert all(words.startswith("would ") for words, _ in GROUPS)
+    assert len({words for words, _ in GROUPS}) == len(GROUPS)
+
+
+def test_a_name_of_a_million_dots_is_quick():
+    assert dangerous.danger("a." * 500_000, "b." * 500_000) == ""
+
+
+@pytest.mark.parametrize(
+    ("args", "harmful"),
+    [
+        ((Global("pkg.models", "Net", 0), "Inner"), False),
+        ((Global("pkg.models", "Net", 0), "__globals__"), True),
+        ((Global("os", "path", 0), "join"), True),
+        ((Global("torch", "serialization", 0), "os"), True),
+        ((Global("torch", "hub", 0), "load"), True),
+        ((Global("pkg", "x", 0, operands=("a", "b")), "y"), True),
+        ((Global("pkg.models", "Net", 0), "Inner", None), True),
+        ((Global("pkg.models", "Net", 0), 3), True),
+        (("os", "system"), True),
+        ((), True),
+        (Global("pkg", "args", 0), True),
+    ],
+)
+def test_getattr_is_harmless_only_as_protocol_2_writes_it(args, harmful):
+    assert bool(dangerous.attribute_danger(args)) is harmful
+
+
+def test_dunders():
+    assert dangerous.is_dunder("__reduce__")
+    assert not dangerous.is_dunder("_private")
+    assert RESOLVES.startswith("would look up")
