@@ -33,7 +33,7 @@ lint: .venv-test/.tools
 	$(TEST)/ruff format --check .
 	$(TEST)/ruff check .
 	$(TEST)/mypy
-	$(TEST)/lint-imports
+	$(TEST)/lint-imports --no-cache
 
 format: .venv-test/.tools  ## rewrite the sources as ruff likes them
 	$(TEST)/ruff format .

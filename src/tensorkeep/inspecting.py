@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tensorkeep.checkpoints.checkpoint import Checkpoint
-from tensorkeep.checkpoints.folding import Node, tree
+from tensorkeep.checkpoints.folding import Node, labels_of, tree
 from tensorkeep.checkpoints.opening import Source, open_checkpoint
+from tensorkeep.checkpoints.optimizers import parameter_names
 from tensorkeep.checkpoints.sections import ALL
+from tensorkeep.checkpoints.tensor import TensorRef
 from tensorkeep.errors import SelectionError, Unsupported
 from tensorkeep.facts import Anomaly, Limits, SectionInfo, TensorInfo
 from tensorkeep.formats._model import Inert, Items
@@ -25,6 +27,7 @@ class InspectReport:
 
     `weights` is the section that `convert` and `load` take by default, None if they would ask.
     `unread` is pairs of a name and what stands there that this version cannot read.
+    `parameters`: which parameter a tensor of an optimizer's state belongs to, where that is known.
     """
 
     path: str
@@ -46,6 +49,7 @@ class InspectReport:
     parts: list[str]
     notes: list[str]
     trees: dict[str, list[Node]] = field(default_factory=dict)
+    parameters: dict[str, str] = field(default_factory=dict)
 
     @property
     def tied(self) -> dict[str, list[str]]:
@@ -68,7 +72,10 @@ class InspectReport:
             "bytes": self.nbytes,
             "weights": self.weights,
             "sections": [section.to_dict() for section in self.sections],
-            "tensors": [tensor.to_dict() for tensor in self.tensors],
+            "tensors": [
+                {**tensor.to_dict(), "parameter": self.parameters.get(tensor.name)}
+                for tensor in self.tensors
+            ],
             "dead_bytes": self.dead_bytes,
             "metadata": self.metadata,
             "values": plain(self.values),
@@ -108,9 +115,33 @@ def inspect(target: Source, *, limits: Limits | None = None) -> InspectReport:
             parts=ckpt.contents.parts,
             notes=[*ckpt.contents.notes, *notes],
         )
+        report.parameters = _parameters(ckpt, weights)
         for section in ckpt.sections:
-            report.trees[section.name] = tree(ckpt.select(section.name).items())
+            chosen = ckpt.select(section.name).items()
+            labelled = ((_labels(n, ref, report.parameters), ref) for n, ref in chosen)
+            report.trees[section.name] = tree(labelled)
         return report
+
+
+def _parameters(ckpt: Checkpoint, weights: str | None) -> dict[str, str]:
+    """For each tensor of an optimizer's state whose parameter is known: that one's name."""
+    known = parameter_names(ckpt.index, ckpt.select(weights) if weights is not None else {})
+    names = {}
+    for ref, (path, _) in zip(ckpt.tensors.values(), ckpt.index.tensors, strict=True):
+        if known and len(path) > 2 and path[-3] == "state":
+            name = known.get(path[:-3], {}).get(path[-2])
+            if name is not None:
+                names[ref.name] = name
+    return names
+
+
+def _labels(name: str, ref: TensorRef, parameters: dict[str, str]) -> list[str]:
+    """Branches of the tree; optimizer state hangs under its parameter, not under a number."""
+    parameter = parameters.get(ref.name)
+    if parameter is None:
+        return labels_of(name)
+    head, _, last = name.rpartition(".")
+    return [*labels_of(head)[:-1], *labels_of(parameter), last]
 
 
 def _weights(ckpt: Checkpoint) -> tuple[str | None, list[str]]:

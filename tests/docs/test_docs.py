@@ -266,6 +266,18 @@ def test_the_json_page_has_the_keys(command: str, workplace: Path) -> None:
     assert keys == {key for cell in first for key in re.findall(r"`(\w+)`", cell)}
 
 
+def test_a_heading_of_the_troubleshooting_page_is_a_message_shown_below_it() -> None:
+    text = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    headings = re.findall(r"^## (.*)$", text, flags=re.M)
+    assert headings
+    for heading in headings:
+        message = re.fullmatch("`(.*)`", heading)
+        assert message, heading
+        below = text.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+        shown = "".join(re.findall(r"^tensorkeep: .*$", below, flags=re.M))
+        assert message[1] in shown, heading
+
+
 def test_the_rules_page_is_the_table_of_rules() -> None:
     page = rows(ROOT / "docs" / "rules.md")
     assert page == [[f"`{r.rule}`", r.severity, r.title, r.why] for r in RULES.values()]

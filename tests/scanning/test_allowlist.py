@@ -85,8 +85,8 @@ def tensors() -> dict[str, object]:
     for name in dtypes.BY_NAME:
         dtype = getattr(torch, name)
         storage = torch.UntypedStorage(16)
-        # torch 2.13 itself cannot save the signed sub-byte ones ("dtype torch.int1 is not recognized").
-        if not name.startswith(("q", "bits")) and not re.fullmatch("int[1-7]", name):
+        # torch 2.13 itself cannot save the sub-byte ones ("dtype torch.int1 is not recognized").
+        if not name.startswith(("q", "bits")) and not re.fullmatch("u?int[1-7]", name):
             values[name] = torch.empty(0, dtype=dtype).set_(storage, 0, (2,), (1,))
         values[f"the dtype {name}"] = dtype
     return values

@@ -12,6 +12,8 @@ import struct
 import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tensorkeep.errors import Damaged, LimitExceeded, NotFound, Unsupported
 from tensorkeep.facts import Anomaly, Finding
@@ -438,7 +440,7 @@ def test_what_no_writer_makes_is_not_safe(name):
 
 @pytest.mark.parametrize("protocol", range(6))
 def test_objects_with_reduce_are_seen_in_every_protocol(protocol):
-    for func in (exec, eval, compile, print.__class__, __import__, getattr, open):
+    for func in (exec, eval, compile, setattr, __import__, getattr, open):
         data = pickle.dumps({"a": [Reduce(func, "echo hi")]}, protocol)
         assert verdict(findings(data)) != "safe"
     data = pickle.dumps(Reduce(exec, "print('hi')"), protocol)
@@ -524,6 +526,20 @@ def test_one_long_list_named_again_and_again_costs_no_more():
     start = time.perf_counter()
     assert verdict(judge_program(program, "x")) != "safe"
     assert time.perf_counter() - start < 5
+
+
+@given(
+    st.sampled_from([*DANGEROUS.values(), *NOT_SAFE.values()]),
+    st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), max_size=6),
+)
+def test_broken_programs_are_judged_without_an_exception(data, changes):
+    broken = bytearray(data[:4000])
+    for place, byte in changes:
+        broken[place % len(broken)] = byte
+    program = run(bytes(broken))
+    found = judge_program(program, "x")
+    assert all(f.rule in RULES for f in found)
+    assert program.error is None or verdict(found) in ("unknown", "dangerous")
 
 
 STORAGE_CLASS = run(P2 + g("torch", "FloatStorage") + b".").value

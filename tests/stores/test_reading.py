@@ -22,6 +22,10 @@ from tensorkeep.errors import (
 from tensorkeep.stores.local import LocalBlob, LocalFolder, same_file
 
 
+def open_descriptors():
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 def test_it_says_what_is_missing(tmp_path):
     with pytest.raises(NotFound) as caught:
         LocalBlob(tmp_path / "absent.pth")
@@ -55,13 +59,13 @@ def test_it_refuses_what_is_no_file(tmp_path):
 def test_no_descriptor_leaks(tmp_path):
     path = tmp_path / "data"
     path.write_bytes(b"abc")
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_descriptors()
     LocalBlob(path).close()
     with pytest.raises(ZeroDivisionError), LocalBlob(path):
         raise ZeroDivisionError
     with pytest.raises(StoreError):
         LocalBlob(tmp_path)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_descriptors() == before
 
 
 def test_reads_that_come_short_are_put_together(tmp_path, monkeypatch):

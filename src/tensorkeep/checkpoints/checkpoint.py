@@ -122,7 +122,7 @@ class Checkpoint:
             for ref, (path, _) in zip(self.tensors.values(), self.index.tensors, strict=True)
             if section in (ALL, ref.section)
         ]
-        inner = names([path or (ref.name,) for ref, path in chosen], self.path)
+        inner = names([path for _, path in chosen], self.path)
         return {name: ref for name, (ref, _) in zip(inner, chosen, strict=True)}
 
     def unread(self, section: str) -> list[tuple[str, str]]:

@@ -30,12 +30,17 @@ class Node:
     signature: int = 0
 
 
-def tree(named: Iterable[tuple[str, TensorRef]]) -> list[Node]:
-    """The roots of the tree over (name, tensor) pairs, folded."""
+def tree(named: Iterable[tuple[Sequence[str], TensorRef]]) -> list[Node]:
+    """The roots of the tree over (labels of the branches, tensor) pairs, folded."""
     top: dict[str, object] = {}
-    for name, ref in named:
-        _insert(top, name.split(".", _DEEPEST), ref)
+    for labels, ref in named:
+        _insert(top, labels, ref)
     return _fold(_nodes(top))
+
+
+def labels_of(name: str) -> list[str]:
+    """A name cut at its dots."""
+    return name.split(".", _DEEPEST)
 
 
 def _insert(top: dict[str, object], labels: Sequence[str], ref: TensorRef) -> None:

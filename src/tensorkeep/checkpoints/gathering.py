@@ -9,12 +9,12 @@ moved into place by slice assignments along its cheapest dimension.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import product
 from math import prod
 
 from tensorkeep.checkpoints import _boxes
+from tensorkeep.checkpoints._moving import move
 from tensorkeep.errors import BadArgument, Damaged
 
 ReadInto = Callable[[int, memoryview], None]
@@ -89,82 +89,69 @@ def gather(
     storage's first byte. Pieces are whole elements, consecutive, at most `block_bytes` long (one
     element at least); a piece may be changed by the caller and is valid until the next step.
 
-    Memory: up to 9 blocks, one where the view is contiguous. Bytes asked for: up to 4 times the
+    Memory: up to 9 blocks; one where the view is contiguous. Bytes asked for: at most 4 times the
     larger of the result and the stretch of storage that the view spans, most often once. The
     caller has checked `view.span()`, and that a result of `view.nbytes` is wanted: an expanded
     view of few bytes may have an enormous one. Raises what `read_into` raises.
     """
-    block_bytes = max(block_bytes, view.itemsize)
     position = start + view.offset * view.itemsize
+    block = max(block_bytes - block_bytes % view.itemsize, view.itemsize)
     if view.is_contiguous():
-        yield from _straight(read_into, position, view, block_bytes)
-        return
-    unit, dims = _boxes.simplify(view.itemsize, view.shape, view.stride)
-    grain = max(view.itemsize // unit, 1)
-    plan = _boxes.choose(dims, unit, grain, _ROOM * block_bytes)
-    yield from _by_boxes(read_into, position, plan, block_bytes)
+        return _straight(read_into, position, view.nbytes, block)
+    return _by_boxes(read_into, position, view, block)
 
 
-def _straight(
-    read_into: ReadInto, position: int, view: Strided, block_bytes: int
-) -> Iterator[memoryview]:
-    size = min(view.nbytes, block_bytes - block_bytes % view.itemsize)
-    buffer = memoryview(bytearray(size))
-    for at in range(0, view.nbytes, max(size, 1)):
-        piece = buffer[: min(size, view.nbytes - at)]
+def _straight(read_into: ReadInto, position: int, nbytes: int, block: int) -> Iterator[memoryview]:
+    buffer = memoryview(bytearray(min(nbytes, block)))
+    for at in range(0, nbytes, block):
+        piece = buffer[: nbytes - at]
         read_into(position + at, piece)
         yield piece
 
 
 def _by_boxes(
-    read_into: ReadInto, position: int, plan: _boxes.Plan, block_bytes: int
+    read_into: ReadInto, position: int, strided: Strided, block: int
 ) -> Iterator[memoryview]:
-    unit = plan.unit
-    room = bytearray(plan.layout(plan.largest).length * unit)
-    limit = block_bytes // unit
-    out = bytearray(0)
-    for offset, extents in _boxes.cut(plan.extents, plan.strides, plan.axis, plan.rows):
-        layout = plan.layout(extents)
-        _fill(read_into, position + offset * unit, plan, layout, room)
-        if layout.direct:
-            yield from _slices(room, prod(extents) * unit, block_bytes - block_bytes % plan.item)
+    view = _boxes.simplify(strided.itemsize, strided.shape, strided.stride)
+    plan = _boxes.choose(view, _ROOM * block)
+    room, out = bytearray(), bytearray()
+    for offset, extents in _boxes.cut(view.shape, view.stride, plan.axis, plan.rows):
+        box = _boxes.layout(view, extents, plan.inner)
+        room = _at_least(room, box.length * view.unit)
+        _fill(read_into, position + offset * view.unit, view, extents, box, room)
+        if box.direct:
+            yield from _slices(memoryview(room), prod(extents) * view.unit, block)
             continue
-        axis, rows = _boxes.pieces(extents, limit, plan.grain)
-        for at, piece in _boxes.cut(extents, layout.strides, axis, rows):
-            size = prod(piece) * unit
-            out = out if len(out) >= size else bytearray(size)
-            _permute(room, at, layout.strides, out, piece, unit)
+        axis, rows = _boxes.pieces(view, extents, block // view.unit)
+        for at, part in _boxes.cut(extents, box.stride, axis, rows):
+            size = prod(part) * view.unit
+            out = _at_least(out, size)
+            move(room, at, box.stride, out, part, view.unit)
             yield memoryview(out)[:size]
 
 
-def _slices(room: bytearray, length: int, size: int) -> Iterator[memoryview]:
-    whole = memoryview(room)
+def _at_least(buffer: bytearray, size: int) -> bytearray:
+    """The same buffer, or a larger one: the caller may still hold a piece of the last."""
+    return buffer if len(buffer) >= size else bytearray(-(-size // 8) * 8)
+
+
+def _slices(whole: memoryview, length: int, size: int) -> Iterator[memoryview]:
     for at in range(0, length, size):
         yield whole[at : min(at + size, length)]
 
 
 def _fill(
-    read_into: ReadInto, position: int, plan: _boxes.Plan, layout: _boxes.Layout, room: bytearray
+    read_into: ReadInto,
+    position: int,
+    view: _boxes.View,
+    extents: tuple[int, ...],
+    box: _boxes.Layout,
+    room: bytearray,
 ) -> None:
     """Read a box: one read for each combination of the dimensions that no read spans."""
-    unit, length = plan.unit, layout.run * plan.unit
-    whole = memoryview(room)
-    counts = [layout.extents[dim] for dim in layout.looped]
-    there = [plan.strides[dim] * unit for dim in layout.looped]
-    here = [layout.strides[dim] * unit for dim in layout.looped]
+    whole, length = memoryview(room), box.run * view.unit
+    counts = [extents[at] for at in box.looped]
+    there = [view.stride[at] * view.unit for at in box.looped]
+    here = [box.stride[at] * view.unit for at in box.looped]
     for far, near in _boxes.walk(counts, there, here):
         read_into(position + far, whole[near : near + length])
-
-
-def _permute(
-    room: bytearray, at: int, strides: Sequence[int], out: bytearray, extents: Sequence[int], unit: int
-) -> None:
-    """Move the elements of a piece from where the box has them to where the result wants them."""
-    steps = _boxes.merge(extents, strides)
-    best = _boxes.vector(steps, unit)
-    count, near, far = steps.pop(best)
-    pairs = _boxes.walk(*zip(*steps, strict=True)) if steps else iter([(0, 0)])
-    if near == far == 1 or unit > 2:
-        _move_items(room, out, at, (count, near, far), pairs, unit)
-    else:
-        _move_bytes(room, out, at, (count, near, far), pairs, unit)

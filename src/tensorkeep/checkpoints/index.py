@@ -7,7 +7,6 @@ bounded by `Limits.max_expansion`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from tensorkeep.errors import LimitExceeded, NameCollision
@@ -130,9 +129,9 @@ def _key(key: object) -> object:
     return key if isinstance(key, _ATOMS) else describe(key, 80)
 
 
-def name_of(path: Iterable[object]) -> str:
-    """The keys joined with dots."""
-    return ".".join([key if type(key) is str else str(key) for key in path])
+def name_of(path: Path) -> str:
+    """The keys joined with dots; "tensor" where the file holds nothing but one."""
+    return ".".join([key if type(key) is str else str(key) for key in path]) if path else "tensor"
 
 
 def names(paths: list[Path], subject: str) -> list[str]:

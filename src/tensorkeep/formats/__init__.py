@@ -23,12 +23,10 @@ class Format(Protocol):
     NAME: str
     SUFFIXES: tuple[str, ...]
 
-    @staticmethod
-    def identify(blob: Blob, head: bytes) -> bool:
+    def identify(self, blob: Blob, head: bytes) -> bool:
         """Whether the first bytes announce this format."""
 
-    @staticmethod
-    def read(blob: Blob, limits: Limits) -> Contents:
+    def read(self, blob: Blob, limits: Limits) -> Contents:
         """The checkpoint, without its tensor bytes."""
 
 

@@ -19,7 +19,7 @@ from tensorkeep.formats._model import Contents, Storage, TensorRecord, contiguou
 from tensorkeep.stores import Blob
 
 NAME = "safetensors"
-SUFFIXES = (".safetensors",)
+SUFFIXES: tuple[str, ...] = (".safetensors",)
 _PACKED = "float4_e2m1fn_x2"
 
 

@@ -19,7 +19,7 @@ from tensorkeep.pickles import Persistent, Program, run
 from tensorkeep.stores import Blob
 
 NAME = "torch_zip"
-SUFFIXES = (".pth", ".pt", ".bin", ".ckpt")
+SUFFIXES: tuple[str, ...] = (".pth", ".pt", ".bin", ".ckpt")
 _HUGE = 1 << 62
 _SMALL_RECORDS = ("byteorder", "version", ".format_version", ".storage_alignment")
 _CHUNK = 1 << 20
@@ -142,6 +142,9 @@ class _Storages:
         known, dtype = storage_dtype(target)
         if not known or type(key) is not str or type(numel) is not int or not 0 <= numel < _HUGE:
             self._odd("persistent-id", "a storage whose description is not torch's", persistent)
+            return
+        if not key.isascii() or "/" in key or "\\" in key:
+            self._odd("storage-key-traversal", f"storage key {key!r}", persistent)
             return
         if key in self.by_key:
             self._again(persistent, key, dtype, numel)

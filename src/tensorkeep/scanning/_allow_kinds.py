@@ -48,6 +48,7 @@ class Entry:
     `rule` says which positional arguments are in order (no entry takes keyword arguments).
     `makes` is the kind of the result, `fresh` whether that is an object of this file alone.
     `effects` maps an effect's kind to the rule for its arguments; what is absent is not allowed.
+    `bounded`: the rule looks at a bounded number of values, however long the arguments are.
     """
 
     module: str
@@ -60,6 +61,7 @@ class Entry:
     makes: str = ""
     fresh: bool = True
     effects: dict[str, Rule] = field(default_factory=dict)
+    bounded: bool = False
 
 
 def native_kind(value: object) -> str:

@@ -100,8 +100,8 @@ def _with_state(args: tuple[object, ...], kind: KindOf) -> bool:
 _PARAMETER = takes("tensor", "bool", "hooks")
 
 
-def _rebuild(name: str, rule: Rule, why: str) -> Entry:
-    return Entry("torch._utils", name, why, True, False, "rebuild", rule, "tensor")
+def _rebuild(name: str, rule: Rule, why: str, bounded: bool = False) -> Entry:
+    return Entry("torch._utils", name, why, True, False, "rebuild", rule, "tensor", bounded=bounded)
 
 
 _BYTES_WHY = "makes a tensor over bytes of the file"
@@ -110,13 +110,13 @@ _MOVE = ("dtype", "str|device", "bool")
 
 REBUILDS: tuple[Entry, ...] = (
     _rebuild("_rebuild_tensor", takes(*_VIEW), _BYTES_WHY),
-    _rebuild("_rebuild_tensor_v2", _tensor_v2, _BYTES_WHY),
+    _rebuild("_rebuild_tensor_v2", _tensor_v2, _BYTES_WHY, bounded=True),
     _rebuild(
         "_rebuild_tensor_v3",
         takes(*_VIEW, "bool", "hooks", "dtype", "flat-dict|none?"),
         _BYTES_WHY,
     ),
-    _rebuild("_rebuild_parameter", _PARAMETER, "marks a tensor of the file as a parameter"),
+    _rebuild("_rebuild_parameter", _PARAMETER, "marks a tensor as a parameter", bounded=True),
     _rebuild(
         "_rebuild_parameter_with_state",
         _with_state,

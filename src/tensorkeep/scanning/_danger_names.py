@@ -116,7 +116,8 @@ GROUPS: tuple[tuple[str, str], ...] = (
         "would read another pickle, with everything that it may run",
         "pickle _pickle cPickle pickletools dill cloudpickle jsonpickle joblib.load yaml _yaml "
         "pandas.read_pickle numpy.load torch.load torch.storage._load_from_bytes "
-        "torch.serialization torch.jit.load torch.jit._serialization torch.export.load "
+        "torch.serialization.load torch.serialization._load torch.serialization._legacy_load "
+        "torch.jit.load torch.jit._serialization torch.export.load "
         "torch.distributed.checkpoint.state_dict_loader torch._weights_only_unpickler "
         "keras.models.load_model tensorflow.saved_model",
     ),

@@ -21,6 +21,7 @@ _VERBS = {
 }
 _SHADOWING = frozenset({"append", "extend", "add", "items", "keys", "values", "get", "update"})
 _HUGE = 1 << 27
+_CONTAINERS = frozenset({tuple, list, dict, set, frozenset})
 _CLASS_CALLS = ("NEWOBJ", "NEWOBJ_EX")
 
 
@@ -60,7 +61,7 @@ class Trace:
             value = stack.pop()
             if isinstance(value, Global):
                 self._mention(value)
-            elif type(value) in (tuple, list, set, frozenset, dict) and id(value) not in seen:
+            elif type(value) in _CONTAINERS and id(value) not in seen:
                 seen.add(id(value))
                 assert isinstance(value, tuple | list | set | frozenset | dict)
                 stack.extend(value)
@@ -143,11 +144,11 @@ class Trace:
         role = entry.instance if call.kind in _CLASS_CALLS else entry.call
         if not role or entry.rule is None or type(args) is not tuple or call.kwargs:
             return False
-        return self._affordable(args) and entry.rule(args, kind_of)
+        return (entry.bounded or self._affordable(args)) and entry.rule(args, kind_of)
 
     def _affordable(self, args: tuple[object, ...]) -> bool:
         for arg in args:
-            if isinstance(arg, list | dict | set | frozenset | tuple):
+            if type(arg) in _CONTAINERS:
                 self._budget -= _weight(arg)
         return self._budget >= 0
 
@@ -186,7 +187,7 @@ def _weight(arg: object) -> int:
     """How many values a rule may look at in `arg`, one level further for a tuple."""
     weight = len(arg) if isinstance(arg, Sized) else 0
     if type(arg) is tuple:
-        weight += sum(len(item) for item in arg if type(item) in (tuple, list, dict))
+        weight += sum(len(item) for item in arg if type(item) in _CONTAINERS)
     return weight
 
 

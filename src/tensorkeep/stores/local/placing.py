@@ -18,6 +18,7 @@ from tensorkeep.stores._errors import file_name, mapped
 from tensorkeep.stores.local import kernel
 
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL, errno.EXDEV}
+_PROC = "/proc/self/fd"
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL
 
 
@@ -94,7 +95,7 @@ def open_new(target: Path) -> tuple[int, Path | None]:
     if unnamed:
         with contextlib.suppress(OSError):  # the named way below fails again if it must
             descriptor = os.open(target.parent, os.O_RDWR | unnamed | cloexec, 0o666)
-            if Path(f"/proc/self/fd/{descriptor}").exists():
+            if Path(f"{_PROC}/{descriptor}").exists():
                 return descriptor, None
             os.close(descriptor)  # without /proc it could never be given a name
     named = hidden_beside(target)
@@ -123,7 +124,7 @@ def _link_open_file(descriptor: int, target: Path) -> None:
     folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         # Only with a folder's descriptor does Python call linkat, which follows the link in /proc.
-        os.link(f"/proc/self/fd/{descriptor}", target.name, dst_dir_fd=folder)
+        os.link(f"{_PROC}/{descriptor}", target.name, dst_dir_fd=folder)
     finally:
         os.close(folder)
 

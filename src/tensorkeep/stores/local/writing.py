@@ -67,6 +67,7 @@ class LocalSink:
 
     def _prepare(self) -> None:
         if self._size is not None and self._size >= _WORTH_RESERVING:
+            _require_room(self._descriptor, self._size)
             kernel.fallocate(self._descriptor, self._size)
         if self._overwrite:
             old = refuse_existing(self.path, self.name, overwrite=True)
@@ -169,6 +170,16 @@ class LocalSink:
         traceback: TracebackType | None,
     ) -> None:
         self.abort()
+
+
+def _require_room(descriptor: int, size: int) -> None:
+    # Told to reserve more than there is, ext4 first takes all that there is, for seconds, and
+    # every other process on the machine meets a full disk meanwhile.
+    if not hasattr(os, "fstatvfs"):
+        return
+    disk = os.fstatvfs(descriptor)
+    if disk.f_blocks and size > disk.f_bfree * disk.f_frsize:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _write_all(descriptor: int, view: memoryview, offset: int) -> None:
