@@ -24,7 +24,7 @@ import torch
 
 from tensorkeep import dtypes
 from tensorkeep.facts import Finding
-from tensorkeep.pickles import Global, run
+from tensorkeep.pickles import Call, Global, run
 from tensorkeep.scanning import allowlist
 from tensorkeep.scanning._allow_tensor_names import TENSOR_NAMES
 from tensorkeep.scanning.rules import judge_program
@@ -283,9 +283,16 @@ def test_every_rule_takes_any_arguments_without_an_exception():
         ((3, "|", a, None, None, -1, -1, 0),) for a in odd
     ]
     for entry in allowlist.ENTRIES:
-        for rule in filter(None, [entry.rule, *entry.effects.values()]):
-            for args in [*shapes, *states]:
-                assert rule(args, allowlist.kind_of) in (True, False)
+        for args in [*shapes, *states]:
+            if entry.rule is not None:
+                assert entry.rule(args, allowlist.kind_of) in (True, False)
+            for rule in entry.effects.values():
+                assert rule(call, args) in (True, False)
+    odd_targets = [Call("REDUCE", call.func, args, None, 0) for args in shapes[:200]]
+    for entry in allowlist.ENTRIES:
+        for rule in entry.effects.values():
+            for target in odd_targets:
+                assert all(rule(target, args) in (True, False) for args in states[:40])
 
 
 def test_copyregs_makers_make_what_their_class_says():

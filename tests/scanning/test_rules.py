@@ -398,6 +398,22 @@ NOT_SAFE = {
     )
     + b".",
     "a dtype with odd flags": P2 + FRESH_DTYPE + dtype_state(flags=1) + b".",
+    "a dtype with another size than its own": P2
+    + g("numpy", "dtype")
+    + u("V9")
+    + b"\x89\x88\x87R"
+    + dtype_state()
+    + b".",
+    "an object dtype without its flags": P2
+    + OBJECT
+    + dtype_state().replace(i(8) + i(1), i(-1) + i(-1))
+    + b".",
+    "a deep tuple made by a call": P2
+    + g("builtins", "tuple")
+    + b"])"
+    + b"\x85" * 20_000
+    + b"a\x85R.",
+    "a UUID of another kind": P2 + g("uuid", "UUID") + b")\x81}" + u("is_safe") + b")\x85sb.",
     "numpy's shared dtype changed": P2
     + g("numpy", "dtype")
     + u("f4")
@@ -514,18 +530,18 @@ def test_repeats_are_counted():
 
 def test_twenty_thousand_tensors_are_judged_quickly():
     program = run(P2 + b"(" + (u("k") + TENSOR) * 20_000 + b"d.")
-    start = time.perf_counter()
+    start = time.process_time()
     assert judge_program(program, "data.pkl") == []
-    assert time.perf_counter() - start < 2  # 0.1 s on an idle machine
+    assert time.process_time() - start < 2
 
 
 def test_one_long_list_named_again_and_again_costs_no_more():
     long = b"](" + b"K\x01" * 100_000 + b"e\x85q\x000"
     data = P2 + long + g("builtins", "set") + b"q\x010" + b"h\x01h\x00R0" * 20_000 + b"N."
     program = run(data)
-    start = time.perf_counter()
-    assert verdict(judge_program(program, "x")) != "safe"
-    assert time.perf_counter() - start < 5
+    start = time.process_time()
+    assert "pickle/amplification" in {f.rule for f in judge_program(program, "x")}
+    assert time.process_time() - start < 5
 
 
 @given(

@@ -1,8 +1,9 @@
 """Which parts of a strided view to read together: geometry only, in *units* of 1 to 8 bytes.
 
-A box is whole trailing dimensions, some rows of one, and one place in each of the leading ones:
-so it is one run of the result. Sizes come from files and may be enormous: nothing is listed here
-that is longer than a few thousand entries.
+A *box* is whole trailing dimensions, some rows of one, and one place in each of the leading ones:
+one run of the result. It is read in *parts*, in the order of the storage: a part fits a scratch
+buffer, gaps included. Sizes come from files and may be enormous: nothing is listed here that is
+long.
 """
 
 from __future__ import annotations
@@ -11,15 +12,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 
-# What a read costs beyond its bytes, in bytes: some microseconds of calls at memory speed.
-_CALL = 16 << 10
-# How many times the result, or the stretch of storage it spans, may be read in all.
-_AMPLIFICATION = 4
+from tensorkeep.checkpoints._moving import joined, nanoseconds, walk
+
+# Nanoseconds, measured on memory-resident files: a read, a byte of it, a part.
+_READ, _BYTE, _PART = 3000.0, 0.2, 20_000.0
+# How many times the result, or the stretch of storage that it spans, may be read in all.
+_AMPLIFICATION = 8
 # Rows that lie a power of two apart share a few sets of the processor's cache and push each
 # other out: such rows are laid an odd number of cache lines apart.
 _LINE = 64
 _PAD_FROM = 8 * _LINE
-_LISTED = 4096
+_HALVINGS = 6
 
 Shape = tuple[int, ...]
 
@@ -29,7 +32,7 @@ class View:
     """A view without what does not matter: `shape` and `stride` in units of `unit` bytes.
 
     `grain`: how many units make an element, which is never cut apart. `order`: the dimensions by
-    stride, smallest first, those of stride 0 left out.
+    stride, largest first, those of stride 0 last; `moving` is how many are not of stride 0.
     """
 
     shape: Shape
@@ -37,32 +40,68 @@ class View:
     unit: int
     grain: int
     order: Shape
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """How a box is read, and how it lies in memory then, in units.
-
-    For each combination of the `looped` dimensions, outermost first, there is one read of `run`
-    units. `stride` is each dimension's in memory, `length` all that is taken up. `direct`: the
-    box lies there just as the result wants it.
-    """
-
-    stride: Shape
-    looped: Shape
-    reads: int
-    run: int
-    length: int
-    direct: bool
+    moving: int
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Cut the view into `rows` of dimension `axis`; a read spans the `inner` smallest strides."""
+    """Boxes of `rows` of dimension `axis`; a read spans the `inner` dimensions of least stride."""
 
     axis: int
     rows: int
     inner: int
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """How one box is read. Its dimensions are in the order of the storage, as `View.order` says.
+
+    `there` and `out` are their strides in the storage and in the result. A part is `rows` of
+    dimension `axis`, one place in those before it and all of those behind. There is one read for
+    each combination of the dimensions before `spanned`; reads lie `step` apart in the scratch
+    buffer. `direct`: read one after the other, without one, they are the result.
+    """
+
+    extents: Shape
+    there: Shape
+    out: Shape
+    spanned: int
+    axis: int
+    rows: int
+    step: int
+    direct: bool
+
+    @property
+    def parts(self) -> int:
+        """How many parts it is read in."""
+        return prod(self.extents[: self.axis]) * -(-self.extents[self.axis] // self.rows)
+
+    @property
+    def reads(self) -> int:
+        """How many reads it takes."""
+        return max(prod(self.extents[: self.spanned]), self.parts)
+
+    @property
+    def units(self) -> int:
+        """Units that are read, or a few more."""
+        part = (*self.extents[: self.axis], min(self.rows, self.extents[self.axis]))
+        return self.reads * self.run((*part, *self.extents[self.axis + 1 :]))
+
+    def run(self, part: Shape) -> int:
+        """Units of one read of a part."""
+        return _reach(part[self.spanned :], self.there[self.spanned :])
+
+    def length(self, part: Shape) -> int:
+        """Units that a part takes in the scratch buffer."""
+        return (prod(part[: self.spanned]) - 1) * self.step + self.run(part)
+
+    def near(self, part: Shape) -> Shape:
+        """The strides of a part in the scratch buffer."""
+        stride, step = list(self.there), self.step
+        for at in reversed(range(self.spanned)):
+            stride[at] = step
+            step *= part[at]
+        return tuple(stride)
 
 
 def simplify(itemsize: int, shape: Sequence[int], stride: Sequence[int]) -> View:
@@ -70,19 +109,17 @@ def simplify(itemsize: int, shape: Sequence[int], stride: Sequence[int]) -> View
 
     The view is not empty and not contiguous.
     """
-    unit, dims = itemsize, [(size, step) for size, step in zip(shape, stride, strict=True)]
+    unit, dims = itemsize, list(zip(shape, stride, strict=True))
     if itemsize == 16:
         unit, dims = 8, [*((size, 2 * step) for size, step in dims), (2, 1)]
     dims = _joined(dims)
-    while unit < 8 and _halves(dims):
-        unit, dims = (
-            2 * unit,
-            [(size, step // 2) for size, step in dims[:-1]] + [(dims[-1][0] // 2, 1)],
-        )
-    dims = _joined(dims)
-    order = sorted((at for at, dim in enumerate(dims) if dim[1]), key=lambda at: dims[at][1])
+    while unit < 8 and _in_pairs(dims):
+        unit, size = 2 * unit, dims[-1][0] // 2
+        dims = _joined([*((size, step // 2) for size, step in dims[:-1]), (size, 1)])
+    order = sorted(range(len(dims)), key=lambda at: -dims[at][1])
+    moving = sum(step > 0 for _, step in dims)
     sizes, steps = tuple(size for size, _ in dims), tuple(step for _, step in dims)
-    return View(sizes, steps, unit, max(itemsize // unit, 1), tuple(order))
+    return View(sizes, steps, unit, max(itemsize // unit, 1), tuple(order), moving)
 
 
 def _joined(dims: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -97,127 +134,127 @@ def _joined(dims: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     return kept
 
 
-def _halves(dims: Sequence[tuple[int, int]]) -> bool:
-    """Whether two neighbours are always read together, so that they can count as one unit."""
+def _in_pairs(dims: Sequence[tuple[int, int]]) -> bool:
+    """Whether two neighbours always go together, so that they can count as one unit."""
     if not dims or dims[-1][1] != 1 or dims[-1][0] % 2:
         return False
     return all(step % 2 == 0 for _, step in dims[:-1])
 
 
-def layout(view: View, extents: Shape, inner: int) -> Layout:
-    """Lay out a box of `extents`, each read spanning the `inner` dimensions of smallest stride."""
-    order = [at for at in view.order if extents[at] > 1]
-    spanned, looped = order[:inner], order[inner:]
-    run = 1 + sum((extents[at] - 1) * view.stride[at] for at in spanned)
-    stride = [0] * len(extents)
-    for at in spanned:
-        stride[at] = view.stride[at]
-    reads = prod(extents[at] for at in looped)
-    _stack(stride, looped, extents, run)
-    direct = _is_row_major(extents, stride)
-    step = run
-    if not direct and looped and run * view.unit >= _PAD_FROM:
-        step = (-(-run * view.unit // _LINE) | 1) * _LINE // view.unit
-        _stack(stride, looped, extents, step)
-    return Layout(tuple(stride), tuple(reversed(looped)), reads, run, reads * step, direct)
+def _reach(sizes: Sequence[int], steps: Sequence[int]) -> int:
+    return 1 + sum((size - 1) * step for size, step in zip(sizes, steps, strict=True))
 
 
-def _stack(stride: list[int], looped: Sequence[int], extents: Shape, step: int) -> None:
-    for at in looped:
-        stride[at] = step
+def box(view: View, extents: Shape, inner: int, scratch: int) -> Box | None:
+    """How to read a box of `extents` by way of `scratch` units; None if a read does not fit."""
+    out, step = [0] * len(extents), 1
+    for at in reversed(range(len(extents))):
+        out[at] = step
         step *= extents[at]
+    sizes = tuple(extents[at] for at in view.order)
+    there = tuple(view.stride[at] for at in view.order)
+    far = tuple(out[at] for at in view.order)
+    spanned = view.moving - inner
+    run = _reach(sizes[spanned:], there[spanned:])
+    whole = Box(sizes, there, far, spanned, 0, sizes[0], run, direct=True)
+    near = whole.near(sizes)
+    if all(size == 1 or a == b for size, a, b in zip(sizes, near, far, strict=True)):
+        return whole
+    if run > scratch:
+        return _split(whole, scratch, inner)
+    if spanned and run * view.unit >= _PAD_FROM:
+        run = (-(-run * view.unit // _LINE) | 1) * _LINE // view.unit
+    axis, rows = _most(sizes[:spanned], max(scratch // run, 1))
+    return Box(sizes, there, far, spanned, axis, rows, run, direct=False)
 
 
-def _is_row_major(extents: Shape, stride: Sequence[int]) -> bool:
-    step = 1
-    for size, got in zip(reversed(extents), reversed(stride), strict=True):
-        if size > 1 and got != step:
-            return False
-        step *= size
-    return True
+def _split(whole: Box, scratch: int, inner: int) -> Box | None:
+    """One read a part, over as many rows of its outermost dimension as the scratch buffer has."""
+    at = whole.spanned
+    rest = _reach(whole.extents[at + 1 :], whole.there[at + 1 :])
+    if not inner or rest > scratch:
+        return None
+    rows = (scratch - rest) // whole.there[at] + 1
+    return Box(whole.extents, whole.there, whole.out, at, at, rows, rest, direct=False)
 
 
-def choose(view: View, room: int) -> Plan:
-    """The cut that costs least per element, its boxes no larger than `room` bytes.
+def _most(sizes: Shape, limit: int) -> tuple[int, int]:
+    """Axis and rows of the largest trailing part of `sizes` with at most `limit` elements."""
+    axis, whole = len(sizes) - 1, 1
+    while axis > 0 and whole * sizes[axis] <= limit:
+        whole *= sizes[axis]
+        axis -= 1
+    if axis < 0:
+        return 0, 1 << 63
+    return axis, max(limit // whole, 1)
 
-    Of cuts that cost nearly the same it is the smallest: its box stays in the cache.
+
+def choose(view: View, room: int, scratch: int) -> Plan:
+    """The boxes that cost least per element; `room` is for the result of one, in units.
+
+    Of those that cost nearly the same the smallest are taken: they stay in the cache.
     """
-    found = list(_candidates(view, room))
+    if prod(view.shape) <= room and _reach(view.shape, view.stride) <= scratch:
+        return Plan(0, view.shape[0], view.moving)
+    found = list(_candidates(view, room, scratch))
     least = min(cost for cost, _, _ in found)
-    near = [(size, cost, plan) for cost, size, plan in found if cost <= 1.1 * least]
-    return min(near, key=lambda one: one[:2])[2]
+    near = [one for one in found if one[0] <= 1.1 * least]
+    return min(near, key=lambda one: (one[1], one[0]))[2]
 
 
-def _candidates(view: View, room: int) -> Iterator[tuple[float, int, Plan]]:
-    """Cost per element, elements of a box, and plan, for every cut that fits."""
-    span = 1 + sum((size - 1) * step for size, step in zip(view.shape, view.stride, strict=True))
-    budget = _AMPLIFICATION * max(prod(view.shape), span)
-    for axis, rows in _cuts(view, max(room // view.unit, view.grain)):
-        extents = (1,) * axis + (rows, *view.shape[axis + 1 :])
+def _candidates(view: View, room: int, scratch: int) -> Iterator[tuple[float, int, Plan]]:
+    """Cost of an element, elements of a box, and plan, for every cut that is allowed."""
+    budget = _AMPLIFICATION * max(prod(view.shape), _reach(view.shape, view.stride))
+    for axis, rows in _cuts(view, room):
+        extents = ((1,) * axis) + (rows, *view.shape[axis + 1 :])
         size = prod(extents)
         boxes = prod(view.shape[:axis]) * -(-view.shape[axis] // rows)
-        for inner in range(len(view.order) + 1):
-            plan = layout(view, extents, inner)
-            units = plan.reads * plan.run
-            fits = plan.length * view.unit <= room and boxes * units <= budget
-            if fits or (rows == view.grain and axis == len(view.shape) - 1 and not inner):
-                cost = _CALL * (plan.reads + 1) + units * view.unit
-                yield cost / size, size, Plan(axis, rows, inner)
+        for inner in range(view.moving + 1):
+            way = box(view, extents, inner, scratch)
+            # A unit at a time is never more than the result has: there is always a candidate.
+            if way and (inner == 0 or boxes * way.units <= budget):
+                yield _cost(way, view.unit) / size, size, Plan(axis, rows, inner)
 
 
-def _cuts(view: View, most: int) -> Iterator[tuple[int, int]]:
-    """Axis and rows of boxes of at most `most` units, rows halved again and again."""
-    last = len(view.shape) - 1
-    whole = 1
+def _cost(way: Box, unit: int) -> float:
+    """Nanoseconds for a box."""
+    cost = way.reads * _READ + way.units * unit * _BYTE
+    if way.direct:
+        return cost
+    part = (1,) * way.axis + (min(way.rows, way.extents[way.axis]), *way.extents[way.axis + 1 :])
+    steps = joined(part, way.near(part), way.out)
+    return cost + way.parts * _PART + prod(way.extents) * min(nanoseconds(s, unit) for s in steps)
+
+
+def _cuts(view: View, room: int) -> Iterator[tuple[int, int]]:
+    """Axis and rows of boxes of at most `room` units: as many rows as fit, and halves of that."""
+    last, whole = len(view.shape) - 1, 1
     for axis in range(last, -1, -1):
         grain = view.grain if axis == last else 1
-        rows = min(view.shape[axis], most // whole)
-        while rows >= grain:
-            rows -= rows % grain
+        size = view.shape[axis]
+        rows = min(size, room // whole)
+        for _ in range(_HALVINGS):
+            if rows < grain:
+                break
+            # Nearly equal boxes; the last would be a sliver otherwise.
+            rows = -(-size // -(-size // rows))
+            rows += -rows % grain
             yield axis, rows
             rows //= 2
-        whole *= view.shape[axis]
-        if whole > most:
+        whole *= size
+        if whole > room:
             return
 
 
-def pieces(view: View, extents: Shape, most: int) -> tuple[int, int]:
-    """Axis and rows that cut a box into pieces of at most `most` units, nearly equal ones."""
-    whole, axis = 1, len(extents) - 1
-    while axis and whole * extents[axis] <= most:
-        whole *= extents[axis]
-        axis -= 1
-    rows = max(most // whole, 1)
-    rows = -(-extents[axis] // -(-extents[axis] // rows))
-    if axis == len(extents) - 1 and rows % view.grain:
-        rows = rows - rows % view.grain or view.grain
-    return axis, rows
+def cut(
+    extents: Shape, first: Shape, second: Shape, axis: int, rows: int
+) -> Iterator[tuple[int, int, Shape]]:
+    """Parts of a box, in the order of its dimensions: two offsets, and the extents.
 
-
-def cut(extents: Shape, stride: Shape, axis: int, rows: int) -> Iterator[tuple[int, Shape]]:
-    """Offset and extents of each part of a box, in the order of the result."""
-    tail = extents[axis + 1 :]
-    for offset, _ in walk(extents[:axis], stride[:axis], stride[:axis]):
+    A part is `rows` of dimension `axis`, one place in those before and all of those behind it.
+    """
+    head, tail = (1,) * axis, extents[axis + 1 :]
+    for x, y in walk(extents[:axis], first[:axis], second[:axis]):
         for at in range(0, extents[axis], rows):
-            part = (1,) * axis + (min(rows, extents[axis] - at), *tail)
-            yield offset + at * stride[axis], part
-
-
-def walk(
-    counts: Sequence[int], first: Sequence[int], second: Sequence[int]
-) -> Iterator[tuple[int, int]]:
-    """Every combination of indices below `counts`, the last fastest, as two dot products."""
-    inner, at = [(0, 0)], len(counts)
-    while at and len(inner) * counts[at - 1] <= _LISTED:
-        at -= 1
-        a, b = first[at], second[at]
-        inner = [(n * a + x, n * b + y) for n in range(counts[at]) for x, y in inner]
-    outer = list(zip(counts[:at], first[:at], second[:at], strict=True))
-    outer.reverse()
-    for number in range(prod(counts[:at])):
-        x, y, rest = 0, 0, number
-        for count, a, b in outer:
-            rest, index = divmod(rest, count)
-            x, y = x + index * a, y + index * b
-        for u, v in inner:
-            yield x + u, y + v
+            part = (*head, min(rows, extents[axis] - at), *tail)
+            yield x + at * first[axis], y + at * second[axis], part

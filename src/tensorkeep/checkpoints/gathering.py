@@ -1,10 +1,9 @@
 """Views of a storage, gathered into contiguous bytes in bounded memory, without torch or numpy.
 
 A checkpoint may hold a tensor as a view: transposed, sliced with steps, expanded, overlapping. Its
-elements are read in *boxes*: whole trailing dimensions and some rows of one, so that what a box
-holds is one run of the result. A box is read by few large reads (each spans the dimensions of
-small stride, gaps included, as long as that costs less than more reads), and the elements are
-moved into place by slice assignments along its cheapest dimension.
+elements are read in *boxes*, each one run of the result, by few large reads: each spans the
+dimensions of small stride, gaps included, as long as that costs less than more reads. From there
+slice assignments move the elements into their places.
 """
 
 from __future__ import annotations
@@ -14,12 +13,12 @@ from dataclasses import dataclass
 from math import prod
 
 from tensorkeep.checkpoints import _boxes
-from tensorkeep.checkpoints._moving import move
+from tensorkeep.checkpoints._moving import Side, move, walk
 from tensorkeep.errors import BadArgument, Damaged
 
 ReadInto = Callable[[int, memoryview], None]
 
-# Memory for a box, in blocks: the larger, the longer the reads of a transposed view.
+# The size of a box, in blocks: the larger, the longer the reads of a transposed view.
 _ROOM = 8
 
 
@@ -89,7 +88,7 @@ def gather(
     storage's first byte. Pieces are whole elements, consecutive, at most `block_bytes` long (one
     element at least); a piece may be changed by the caller and is valid until the next step.
 
-    Memory: up to 9 blocks; one where the view is contiguous. Bytes asked for: at most 4 times the
+    Memory: up to 9 blocks; one where the view is contiguous. Bytes asked for: at most 8 times the
     larger of the result and the stretch of storage that the view spans, most often once. The
     caller has checked `view.span()`, and that a result of `view.nbytes` is wanted: an expanded
     view of few bytes may have an enormous one. Raises what `read_into` raises.
@@ -113,45 +112,55 @@ def _by_boxes(
     read_into: ReadInto, position: int, strided: Strided, block: int
 ) -> Iterator[memoryview]:
     view = _boxes.simplify(strided.itemsize, strided.shape, strided.stride)
-    plan = _boxes.choose(view, _ROOM * block)
-    room, out = bytearray(), bytearray()
-    for offset, extents in _boxes.cut(view.shape, view.stride, plan.axis, plan.rows):
-        box = _boxes.layout(view, extents, plan.inner)
-        room = _at_least(room, box.length * view.unit)
-        _fill(read_into, position + offset * view.unit, view, extents, box, room)
-        if box.direct:
-            yield from _slices(memoryview(room), prod(extents) * view.unit, block)
-            continue
-        axis, rows = _boxes.pieces(view, extents, block // view.unit)
-        for at, part in _boxes.cut(extents, box.stride, axis, rows):
-            size = prod(part) * view.unit
-            out = _at_least(out, size)
-            move(room, at, box.stride, out, part, view.unit)
-            yield memoryview(out)[:size]
+    unit, scratch = view.unit, max(block // view.unit, 1)
+    plan = _boxes.choose(view, _ROOM * scratch, scratch)
+    room, buffer = bytearray(), bytearray()
+    stride = view.stride
+    for offset, _, extents in _boxes.cut(view.shape, stride, stride, plan.axis, plan.rows):
+        way = _boxes.box(view, extents, plan.inner, scratch)
+        assert way is not None
+        size, start = prod(extents) * unit, position + offset * unit
+        room = _at_least(room, size)
+        if way.direct:
+            _read(read_into, start, way, way.extents, unit, room)
+        else:
+            buffer = _by_parts(read_into, start, way, unit, room, buffer)
+        for at in range(0, size, block):
+            yield memoryview(room)[at : min(at + block, size)]
+
+
+def _by_parts(
+    read_into: ReadInto,
+    position: int,
+    way: _boxes.Box,
+    unit: int,
+    room: bytearray,
+    buffer: bytearray,
+) -> bytearray:
+    """Read a box by way of `buffer`, which is returned, larger if need be."""
+    parts = _boxes.cut(way.extents, way.there, way.out, way.axis, way.rows)
+    for there, here, part in parts:
+        near = way.near(part)
+        buffer = _at_least(buffer, way.length(part) * unit)
+        _read(read_into, position + there * unit, way, part, unit, buffer)
+        move(Side(buffer, 0, near), Side(room, here, way.out), part, unit)
+    return buffer
+
+
+def _read(
+    read_into: ReadInto,
+    position: int,
+    way: _boxes.Box,
+    part: tuple[int, ...],
+    unit: int,
+    buffer: bytearray,
+) -> None:
+    whole, length = memoryview(buffer), way.run(part) * unit
+    looped = slice(way.spanned)
+    for there, here in walk(part[looped], way.there[looped], way.near(part)[looped]):
+        read_into(position + there * unit, whole[here * unit : here * unit + length])
 
 
 def _at_least(buffer: bytearray, size: int) -> bytearray:
-    """The same buffer, or a larger one: the caller may still hold a piece of the last."""
+    """The same buffer, or another: the caller may still hold a piece of it."""
     return buffer if len(buffer) >= size else bytearray(-(-size // 8) * 8)
-
-
-def _slices(whole: memoryview, length: int, size: int) -> Iterator[memoryview]:
-    for at in range(0, length, size):
-        yield whole[at : min(at + size, length)]
-
-
-def _fill(
-    read_into: ReadInto,
-    position: int,
-    view: _boxes.View,
-    extents: tuple[int, ...],
-    box: _boxes.Layout,
-    room: bytearray,
-) -> None:
-    """Read a box: one read for each combination of the dimensions that no read spans."""
-    whole, length = memoryview(room), box.run * view.unit
-    counts = [extents[at] for at in box.looped]
-    there = [view.stride[at] * view.unit for at in box.looped]
-    here = [box.stride[at] * view.unit for at in box.looped]
-    for far, near in _boxes.walk(counts, there, here):
-        read_into(position + far, whole[near : near + length])

@@ -147,7 +147,9 @@ def _component(record: TensorRecord) -> int:
 
 
 def _negated(piece: memoryview, record: TensorRecord, unit: int) -> memoryview:
-    """Sign bits flipped: of the imaginary parts for conj, of all for neg."""
+    """The negative: of the imaginary parts for conj, of all numbers for neg."""
+    if record.dtype.kind in ("int", "uint"):
+        return _negated_integers(piece, unit) if record.neg else piece
     sign = b"\0" * (unit - 1) + b"\x80"
     real = sign if record.neg else b"\0" * unit
     if record.dtype.kind == "complex":
@@ -158,3 +160,13 @@ def _negated(piece: memoryview, record: TensorRecord, unit: int) -> memoryview:
     repeated = int.from_bytes(mask * (len(piece) // len(mask)), "little")
     flipped = int.from_bytes(piece, "little") ^ repeated
     return memoryview(flipped.to_bytes(len(piece), "little"))
+
+
+def _negated_integers(piece: memoryview, unit: int) -> memoryview:
+    """Two's complements of all numbers at once: inverted, plus one that carries into no other."""
+    count = len(piece) // unit
+    signs = int.from_bytes((b"\0" * (unit - 1) + b"\x80") * count, "little")
+    ones = int.from_bytes((b"\1" + b"\0" * (unit - 1)) * count, "little")
+    inverted = int.from_bytes(piece, "little") ^ ((1 << 8 * len(piece)) - 1)
+    negated = ((inverted & ~signs) + ones) ^ (inverted & signs)
+    return memoryview(negated.to_bytes(len(piece), "little"))

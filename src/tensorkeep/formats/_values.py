@@ -167,6 +167,11 @@ def latin1(value: object) -> bytes | None:
     return value if isinstance(value, bytes) else None
 
 
+def _bytes(call: Call, _name: str) -> object:
+    """Bytes in protocols 0 to 2: an `encode`, or `bytes()` where there are none."""
+    return b"" if call.args == () else latin1(call)
+
+
 def holds_storage(root: object) -> bool:
     """Whether a storage is mentioned anywhere below `root`; looks at a million nodes at most."""
     todo, seen = [root], set[int]()
@@ -196,6 +201,8 @@ _BUILDERS: dict[str, Callable[[Call, str], object]] = {
     "collections.OrderedDict": _mapping,
     "collections.defaultdict": _mapping,
     "collections.Counter": _mapping,
+    "_codecs.encode": _bytes,
+    "builtins.bytes": _bytes,
     "builtins.dict": _mapping,
     "builtins.set": _sequence,
     "builtins.frozenset": _sequence,

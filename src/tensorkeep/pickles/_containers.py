@@ -25,7 +25,7 @@ def mark(m: Machine, pos: int) -> int:
 
 
 def pop(m: Machine, pos: int) -> int:
-    if m.stack:
+    if m.stack or not m.below:
         m.stack.pop()
     else:
         m.pop_mark()

@@ -100,7 +100,9 @@ class Machine:
         self.collisions: array[int] | None = None
 
     def pop_mark(self) -> list[object]:
-        """What lies above the topmost mark; the mark is gone. IndexError without a mark."""
+        """What lies above the topmost mark; the mark is gone. `Fault` without a mark."""
+        if not self.below:
+            raise no_mark()
         items = self.stack
         self.stack = under = self.below.pop()
         self.hidden -= len(under) + 1
@@ -178,6 +180,11 @@ Handler = Callable[[Machine, int], int]
 def truncated(wanted: str) -> Fault:
     """The fault of data that end before `wanted`."""
     return Fault(wanted, "the end of the data")
+
+
+def no_mark() -> Fault:
+    """The fault of an opcode that needs a mark, and there is none."""
+    return Fault("a mark", "none")
 
 
 def too_much(what: str, limit: int, got: int) -> Fault:

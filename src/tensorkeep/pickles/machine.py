@@ -6,8 +6,8 @@ import struct
 
 from tensorkeep.errors import BadArgument, TensorkeepError
 from tensorkeep.facts import Limits
-from tensorkeep.pickles._state import Fault, Halt, Machine, check_encoding, truncated
-from tensorkeep.pickles.opcodes import BYTE_ARGUMENT, HANDLERS, NAMES, TAKES_MARK
+from tensorkeep.pickles._state import Fault, Halt, Machine, check_encoding, no_mark, truncated
+from tensorkeep.pickles.opcodes import BYTE_ARGUMENT, HANDLERS, NAMES
 from tensorkeep.pickles.values import Program
 
 _LOST_BYTES = "a frame goes on after STOP: a reader of the next pickle in a file would lose bytes"
@@ -90,8 +90,8 @@ def _shortage(machine: Machine, pos: int) -> Fault:
         return truncated("an argument")
     if code in _WIDE and pos + _WIDE[code] >= machine.size:
         return truncated(f"an argument of {_WIDE[code]} bytes")
-    if code in TAKES_MARK and not machine.below:
-        return Fault("a mark", "none")
+    if NAMES.get(code) == "TUPLE":
+        return no_mark()
     return Fault("an item on the stack", "a mark" if machine.below else "an empty stack")
 
 

@@ -18,7 +18,6 @@ from tensorkeep.pickles._state import Fault, Handler, Machine
 
 OPCODES: Final = ATOMS | CONTAINERS | CALLS | EFFECTS
 NAMES: Final[dict[int, str]] = {code[0]: name for code, (name, _) in OPCODES.items()}
-TAKES_MARK: Final = frozenset(b"1tldueio\x90\x91")
 BYTE_ARGUMENT: Final = frozenset(b"KqhUC\x80\x82\x8a\x8c")
 
 

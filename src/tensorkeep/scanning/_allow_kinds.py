@@ -15,6 +15,7 @@ from tensorkeep.pickles import Call, Global, Persistent
 KindOf = Callable[[object], str]
 Check = Callable[[object, KindOf], bool]
 Rule = Callable[[tuple[object, ...], KindOf], bool]
+EffectRule = Callable[[Call, tuple[object, ...]], bool]
 
 _KEY_PARTS = 32
 _MAX_DIMENSIONS = 64  # torch and numpy have no tensor of more
@@ -47,7 +48,7 @@ class Entry:
     under the same rule; `reference`: the word for what a mention of it means, or "".
     `rule` says which positional arguments are in order (no entry takes keyword arguments).
     `makes` is the kind of the result, `fresh` whether that is an object of this file alone.
-    `effects` maps an effect's kind to the rule for its arguments; what is absent is not allowed.
+    `effects` maps an effect's kind to the rule for its target and arguments; no rule, not allowed.
     `bounded`: the rule looks at a bounded number of values, however long the arguments are.
     """
 
@@ -60,7 +61,7 @@ class Entry:
     rule: Rule | None = None
     makes: str = ""
     fresh: bool = True
-    effects: dict[str, Rule] = field(default_factory=dict)
+    effects: dict[str, EffectRule] = field(default_factory=dict)
     bounded: bool = False
 
 
@@ -190,25 +191,25 @@ def any_of(*rules: Rule) -> Rule:
     return lambda args, kind: any(rule(args, kind) for rule in rules)
 
 
-def items(args: tuple[object, ...], _: KindOf) -> bool:
+def items(_: Call, args: tuple[object, ...]) -> bool:
     """Rule for SETITEM(S) on a dictionary: every key is one that hashes quickly."""
     return all(type(key) is str or inert_key(key) for key in args[::2])
 
 
-def members(args: tuple[object, ...], _: KindOf) -> bool:
+def members(_: Call, args: tuple[object, ...]) -> bool:
     """Rule for ADDITEMS on a set."""
     return all(inert_key(item) for item in args)
 
 
-def anything(_args: tuple[object, ...], _kind: KindOf) -> bool:
+def anything(_target: Call, _args: tuple[object, ...]) -> bool:
     """Rule for APPEND(S): a list or deque takes any object and calls nothing of it."""
     return True
 
 
-def state(allowed: Callable[[str], bool]) -> Rule:
+def state(allowed: Callable[[str], bool]) -> EffectRule:
     """Rule for BUILD with a plain dictionary whose keys `allowed` accepts; slot state never."""
 
-    def rule(args: tuple[object, ...], _: KindOf) -> bool:
+    def rule(_: Call, args: tuple[object, ...]) -> bool:
         if len(args) != 1 or type(args[0]) is not dict:
             return False
         return all(type(key) is str and allowed(key) for key in args[0])

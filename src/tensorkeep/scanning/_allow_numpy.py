@@ -11,12 +11,14 @@ from __future__ import annotations
 import re
 
 from tensorkeep.pickles import Call
-from tensorkeep.scanning._allow_kinds import Entry, KindOf, Rule, whole_numbers
+from tensorkeep.scanning._allow_kinds import EffectRule, Entry, KindOf, is_named, whole_numbers
 
 _CODE = re.compile(r"[|<>=]?[?bhilqBHILQefdgFDGSUVmMcua]\d{0,9}", re.ASCII)
 _OBJECT = re.compile(r"[|<>=]?O\d{0,2}", re.ASCII)
+_TEXT_CODE = re.compile(r"[|<>=]?([SUVa])(\d{1,9})", re.ASCII)
+_ANY_CODE = re.compile(r"[|<>=]?([a-zA-Z?])(\d{1,9})", re.ASCII)
 _OBJECT_FLAGS = 63
-_MAX_ITEM = 1 << 31
+_MAX_ALIGNMENT = 64
 
 _SCALARS_TEXT = (
     "bool_ bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64 "
@@ -35,40 +37,60 @@ def _dtype_args(args: tuple[object, ...], _: KindOf) -> bool:
 
 def holds_objects(dtype: object) -> bool:
     """Whether a dtype's call names the object dtype: its arrays keep Python values in a list."""
-    code = dtype.args[0] if isinstance(dtype, Call) and type(dtype.args) is tuple else ""
+    args = dtype.args if isinstance(dtype, Call) else ()
+    code = args[0] if type(args) is tuple and args else ""
     return type(code) is str and _OBJECT.fullmatch(code) is not None
 
 
-def _dtype_state(args: tuple[object, ...], kind: KindOf) -> bool:
+def _dtype_state(target: Call, args: tuple[object, ...]) -> bool:
     state = args[0] if len(args) == 1 else None
-    if type(state) is not tuple or len(state) not in (8, 9):
+    if type(state) is not tuple or len(state) not in (8, 9) or type(target.args) is not tuple:
         return False
     version, order, subdtype, names, fields, size, alignment, flags = state[:8]
+    if not target.args:
+        return False
     if version not in (3, 4) or order not in ("|", "<", ">", "=") or subdtype is not None:
         return False
-    numbers = (size, alignment, flags)
-    if not all(type(number) is int and -1 <= number < _MAX_ITEM for number in numbers):
+    if not all(type(number) is int for number in (size, alignment, flags)):
         return False
-    extra = state[8] if len(state) == 9 else None
-    assert type(size) is int and type(flags) is int
-    return _extra(extra, kind) and _fields(names, fields, size, flags, kind)
+    # numpy takes size and alignment as they come, for the dtypes that have a length.
+    if size != _length(target.args[0]) or not -1 <= alignment <= _MAX_ALIGNMENT:
+        return False
+    if not _extra(state[8] if len(state) == 9 else None):
+        return False
+    if names is None and fields is None:
+        return flags in ((_OBJECT_FLAGS,) if holds_objects(target) else (0, 8))
+    return _fields(names, fields, size, flags)
 
 
-def _extra(extra: object, kind: KindOf) -> bool:
+def _length(code: object) -> int:
+    """What an honest state has as its size: bytes for text and raw bytes, else -1."""
+    found = _TEXT_CODE.fullmatch(code) if type(code) is str else None
+    if found is None:
+        return -1
+    return int(found[2]) * (4 if found[1] == "U" else 1)
+
+
+def _extra(extra: object) -> bool:
     if extra is None:
         return True
     # The unit of a datetime: (metadata or None, (name, number, divisor, event)).
     if type(extra) is not tuple or len(extra) != 2 or extra[0] not in (None, {}):
         return False
     unit = extra[1]
-    if type(unit) is not tuple or len(unit) != 4 or kind(unit[0]) not in ("bytes", "str"):
+    if type(unit) is not tuple or len(unit) != 4 or not _raw(unit[0]):
         return False
     return all(type(part) is int for part in unit[1:])
 
 
-def _fields(names: object, fields: object, size: int, flags: int, kind: KindOf) -> bool:
-    if names is None and fields is None:
-        return flags in (0, 8, _OBJECT_FLAGS)
+def _raw(value: object) -> bool:
+    # Protocols 0 to 2 write bytes as a call, empty ones as a call of bytes itself.
+    if not isinstance(value, Call):
+        return type(value) in (bytes, str)
+    return is_named(value.func, "_codecs", "encode") or is_named(value.func, "builtins", "bytes")
+
+
+def _fields(names: object, fields: object, size: int, flags: int) -> bool:
     if type(names) is not tuple or type(fields) is not dict:
         return False
     if not all(type(name) is str for name in names) or set(names) != set(fields):
@@ -76,11 +98,11 @@ def _fields(names: object, fields: object, size: int, flags: int, kind: KindOf) 
     # 0x10 needs no initialisation check, 0x80 is an aligned struct; anything else hides objects.
     if flags & ~0x98:
         return False
-    return all(_field(field, size, kind) for field in fields.values())
+    return all(_field(field, size) for field in fields.values())
 
 
-def _field(field: object, size: int, kind: KindOf) -> bool:
-    if type(field) is not tuple or len(field) not in (2, 3) or kind(field[0]) != "np-dtype":
+def _field(field: object, size: int) -> bool:
+    if type(field) is not tuple or len(field) not in (2, 3):
         return False
     width = _width(field[0])
     offset = field[1]
@@ -89,9 +111,12 @@ def _field(field: object, size: int, kind: KindOf) -> bool:
 
 def _width(dtype: object) -> int | None:
     """Bytes of a field's plain dtype; None for what is not plain (objects, nested structs)."""
-    if not isinstance(dtype, Call) or type(dtype.args) is not tuple or holds_objects(dtype):
+    if not isinstance(dtype, Call) or not is_named(dtype.func, "numpy", "dtype"):
         return None
-    found = re.fullmatch(r"[|<>=]?([a-zA-Z?])(\d{1,9})", str(dtype.args[0]))
+    if type(dtype.args) is not tuple or not dtype.args or holds_objects(dtype):
+        return None
+    code = dtype.args[0]
+    found = _ANY_CODE.fullmatch(code) if type(code) is str else None
     if found is None or found[1] == "V":
         return None
     return int(found[2]) * (4 if found[1] == "U" else 1)
@@ -110,15 +135,18 @@ def _reconstruct(args: tuple[object, ...], kind: KindOf) -> bool:
     return kind(args[2]) in ("bytes", "str")
 
 
-def _array_state(args: tuple[object, ...], kind: KindOf) -> bool:
+def _array_state(_: Call, args: tuple[object, ...]) -> bool:
     state = args[0] if len(args) == 1 else None
     if type(state) is not tuple or len(state) != 5:
         return False
     version, shape, dtype, fortran, data = state
-    if type(version) is not int or not whole_numbers(shape) or kind(dtype) != "np-dtype":
+    if type(version) is not int or not whole_numbers(shape):
         return False
-    wanted = ("list",) if holds_objects(dtype) else ("bytes", "str", "bytearray")
-    return fortran in (0, 1) and kind(data) in wanted
+    if not isinstance(dtype, Call) or not is_named(dtype.func, "numpy", "dtype"):
+        return False
+    if holds_objects(dtype):
+        return fortran in (0, 1) and type(data) is list
+    return fortran in (0, 1) and (_raw(data) or type(data) is bytearray)
 
 
 def _frombuffer(args: tuple[object, ...], kind: KindOf) -> bool:
@@ -131,7 +159,7 @@ def _frombuffer(args: tuple[object, ...], kind: KindOf) -> bool:
 
 
 def _entries(core: str) -> tuple[Entry, ...]:
-    build: dict[str, Rule] = {"BUILD": _array_state}
+    build: dict[str, EffectRule] = {"BUILD": _array_state}
     array, number = f"{core}.multiarray", f"{core}.numeric"
     return (
         Entry(

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 
+from tensorkeep.pickles import Call
 from tensorkeep.scanning._allow_kinds import (
+    EffectRule,
     Entry,
     KindOf,
     Rule,
@@ -74,18 +76,28 @@ def _new_object(args: tuple[object, ...], kind: KindOf) -> bool:
     return len(args) == 1 and kind(args[0]) == "plain-class"
 
 
+def _uuid_state(_: Call, args: tuple[object, ...]) -> bool:
+    if len(args) != 1 or type(args[0]) is not dict:
+        return False
+    return all(
+        key in ("int", "is_safe") and type(value) in (int, type(None))
+        for key, value in args[0].items()
+    )
+
+
 def plain_attribute(name: str) -> bool:
     """Whether an instance attribute of this name shadows nothing that anybody calls."""
     return not name.startswith("__") and name not in _SHADOWS
 
 
-_ANY_STATE: dict[str, Rule] = {"BUILD": state(plain_attribute)}
-_ITEMS: dict[str, Rule] = {"SETITEM": items, "SETITEMS": items}
-_APPENDS: dict[str, Rule] = {"APPEND": anything, "APPENDS": anything}
-_MEMBERS: dict[str, Rule] = {"ADDITEMS": members}
-_ORDERED: dict[str, Rule] = {**_ITEMS, "BUILD": state(lambda key: key == "_metadata")}
-_UUID: dict[str, Rule] = {"BUILD": state(lambda key: key in ("int", "is_safe"))}
+_ANY_STATE: dict[str, EffectRule] = {"BUILD": state(plain_attribute)}
+_ITEMS: dict[str, EffectRule] = {"SETITEM": items, "SETITEMS": items}
+_APPENDS: dict[str, EffectRule] = {"APPEND": anything, "APPENDS": anything}
+_MEMBERS: dict[str, EffectRule] = {"ADDITEMS": members}
+_ORDERED: dict[str, EffectRule] = {**_ITEMS, "BUILD": state(lambda key: key == "_metadata")}
+_UUID: dict[str, EffectRule] = {"BUILD": _uuid_state}
 
+_PLACE = "int|none|str|float"
 _FACTORY = "class"  # calling it with nothing makes an empty value: what a defaultdict may do
 
 
@@ -97,12 +109,14 @@ def _makes(
     why: str,
     *,
     reference: str = "",
-    effects: dict[str, Rule] | None = None,
+    effects: dict[str, EffectRule] | None = None,
 ) -> Entry:
     return Entry(module, name, why, True, False, reference, rule, makes, effects=effects or {})
 
 
-def _builtin(name: str, rule: Rule, why: str, effects: dict[str, Rule] | None = None) -> Entry:
+def _builtin(
+    name: str, rule: Rule, why: str, effects: dict[str, EffectRule] | None = None
+) -> Entry:
     return _makes("builtins", name, rule, name, why, reference=_FACTORY, effects=effects)
 
 
@@ -149,7 +163,7 @@ _BUILTINS = (
     _builtin("set", takes("keys?"), "makes a set of values that hash quickly", _MEMBERS),
     _builtin("frozenset", takes("keys?"), "makes a set of values that hash quickly"),
     _builtin("list", takes("list|tuple?"), "copies a list", _APPENDS),
-    _builtin("tuple", takes("list|tuple?"), "copies a list"),
+    _builtin("tuple", takes(), "makes an empty tuple; a deep one could not be hashed"),
     _builtin("dict", takes("dict?"), "copies a dictionary", _ITEMS),
     _builtin("complex", takes("float|int", "float|int?"), "makes a number"),
     _builtin(
@@ -158,7 +172,7 @@ _BUILTINS = (
         "copies bytes that the file holds",
     ),
     _builtin("bytes", any_of(takes("bytes?"), takes("list")), "copies bytes that the file holds"),
-    _builtin("slice", takes("any", "any?", "any?"), "holds three values"),
+    _builtin("slice", takes(_PLACE, _PLACE, _PLACE), "holds three numbers"),
     _builtin("range", takes("int", "int?", "int?"), "holds three numbers"),
     _builtin("int", takes(), "makes a zero"),
     _builtin("float", takes(), "makes a zero"),

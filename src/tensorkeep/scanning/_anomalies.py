@@ -6,13 +6,14 @@ _KINDS: dict[str, str] = {
     "container/ambiguous": (
         "duplicate-member case-collision several-roots several-directories overlapping-members "
         "local-name-differs local-flags-differ local-method-differs local-size-differs "
-        "local-checksum-differs descriptor-differs entry-count directory-shift unicode-path "
+        "local-checksum-differs patched-member descriptor-differs entry-count directory-shift "
+        "unicode-path "
         "duplicate-key tensor-in-two-parts storage-described-twice computed-offset-differs"
     ),
     "container/bad-checksum": "bad-checksum bad-digest",
     "container/hidden-bytes": (
         "prefix-bytes suffix-bytes trailing-bytes unlisted-bytes bytes-after-pickle "
-        "trailing-compressed-bytes directory-with-data comment-length"
+        "trailing-compressed-bytes directory-with-data comment-length hole-between-tensors"
     ),
     "container/hidden-pickle": "pickle-in-storage nested-pickle second-pickle",
     "container/path-traversal": "path-traversal absolute-path link-outside storage-key-traversal",
@@ -22,7 +23,7 @@ _KINDS: dict[str, str] = {
         "numel-larger-than-record index-out-of-bounds sparse-index-out-of-bounds "
         "shape-stride-mismatch"
     ),
-    "tensor/odd": "storage-missing tensor-not-in-index",
+    "tensor/odd": "storage-missing tensor-not-in-index overlapping-tensors",
     "pickle/persistent-id": "persistent-id",
 }
 

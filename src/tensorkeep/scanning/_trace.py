@@ -122,7 +122,7 @@ class Trace:
             return self._unlisted(call, func)
         if self._in_order(call, entry):
             return None
-        if _asks_for_much(call.args):
+        if self._budget < 0 or _asks_for_much(call.args):
             return self._add("pickle/amplification", func.qualified, call.offset, call)
         return self._add("pickle/odd-arguments", func.qualified, call.offset, call)
 
@@ -163,7 +163,7 @@ class Trace:
             rule = _odd_state(effect)
             return self._report(rule, effect) if rule else None
         rule_for = entry.effects.get(effect.kind)
-        if rule_for and self._affordable(effect.args) and rule_for(effect.args, kind_of):
+        if rule_for and self._affordable(effect.args) and rule_for(target, effect.args):
             return None
         rule = _odd_state(effect) or "pickle/odd-effect"
         return self._report(rule if entry.fresh else "pickle/changes-global", effect)
