@@ -22,7 +22,6 @@ _AMPLIFICATION = 8
 # other out: such rows are laid an odd number of cache lines apart.
 _LINE = 64
 _PAD_FROM = 8 * _LINE
-_HALVINGS = 6
 
 Shape = tuple[int, ...]
 
@@ -205,7 +204,7 @@ def choose(view: View, room: int, scratch: int) -> Plan:
 def _candidates(view: View, room: int, scratch: int) -> Iterator[tuple[float, int, Plan]]:
     """Cost of an element, elements of a box, and plan, for every cut that is allowed."""
     budget = _AMPLIFICATION * max(prod(view.shape), _reach(view.shape, view.stride))
-    for axis, rows in _cuts(view, room):
+    for axis, rows in _cuts(view, room, scratch):
         extents = ((1,) * axis) + (rows, *view.shape[axis + 1 :])
         size = prod(extents)
         boxes = prod(view.shape[:axis]) * -(-view.shape[axis] // rows)
@@ -226,16 +225,14 @@ def _cost(way: Box, unit: int) -> float:
     return cost + way.parts * _PART + prod(way.extents) * min(nanoseconds(s, unit) for s in steps)
 
 
-def _cuts(view: View, room: int) -> Iterator[tuple[int, int]]:
-    """Axis and rows of boxes of at most `room` units: as many rows as fit, and halves of that."""
+def _cuts(view: View, room: int, scratch: int) -> Iterator[tuple[int, int]]:
+    """Axis and rows of boxes: as many as fit `room`, and halves of that down to `scratch`."""
     last, whole = len(view.shape) - 1, 1
     for axis in range(last, -1, -1):
-        grain = view.grain if axis == last else 1
-        size = view.shape[axis]
+        grain, size = view.grain if axis == last else 1, view.shape[axis]
         rows = min(size, room // whole)
-        for _ in range(_HALVINGS):
-            if rows < grain:
-                break
+        least = scratch // (2 * whole) if axis else min(size, scratch // (2 * whole))
+        while rows >= max(grain, least):
             # Nearly equal boxes; the last would be a sliver otherwise.
             rows = -(-size // -(-size // rows))
             rows += -rows % grain

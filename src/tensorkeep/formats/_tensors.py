@@ -55,7 +55,21 @@ class Interpreter:
         rebuild = _REBUILDS.get((func.module, func.name)) if call.kind == "REDUCE" else None
         if rebuild is not None and isinstance(call.args, tuple):
             return rebuild(self, call, call.args)
+        if self._changed_later(call):
+            return Inert("call whose arguments change afterwards", call, unread="object")
         return _values.plain_object(call, self)
+
+    def _changed_later(self, call: Call) -> bool:
+        """Whether the call was given other contents than its arguments have at the end.
+
+        Two levels are looked at: that is as deep as a known class reads its arguments.
+        """
+        changed = self.program.changed
+        if not changed or not isinstance(call.args, tuple):
+            return False
+        outer = [arg for arg in call.args if isinstance(arg, list | dict | set)]
+        inner = [item for arg in outer for item in arg if isinstance(item, list)]
+        return any(changed.get(id(part), -1) > call.offset for part in [*outer, *inner])
 
     def tensor(self, call: Call, args: tuple[object, ...], dtype: DType | None = None) -> object:
         """The record for (storage, offset, size, stride, ...); Inert if they are not that."""

@@ -122,7 +122,8 @@ def _findings(contents: Contents, more: Iterable[Anomaly] = ()) -> list[Finding]
     for where, program in contents.programs:
         findings += judge_program(program, where)
     findings += judge_anomalies(list(dict.fromkeys([*contents.anomalies, *more])), "")
-    if contents.error is not None:
+    own = {id(program.error) for _, program in contents.programs}
+    if contents.error is not None and id(contents.error) not in own:
         findings.append(judge_error(contents.error, contents.format))
     return findings
 
