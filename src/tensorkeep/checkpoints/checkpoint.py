@@ -107,7 +107,8 @@ class Checkpoint:
     @cached_property
     def dead_bytes(self) -> int:
         """Bytes of storages that no tensor of the file can reach."""
-        spans = [(r.record.storage.key, *r.strided.span()) for r in self.tensors.values()]
+        readable = [ref for ref in self.tensors.values() if not ref.record.problem]
+        spans = [(ref.record.storage.key, *ref.strided.span()) for ref in readable]
         sizes = {s.key: s.nbytes for s in self.contents.storages.values()}
         return dead_bytes(sizes, spans) if sizes else 0
 
