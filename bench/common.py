@@ -3,8 +3,6 @@
 A child's wall time runs from its start to its end; CPU time, peak resident memory and the bytes
 that it read from the device come from wait4 (ru_utime + ru_stime, ru_maxrss, ru_inblock). For the
 cold figures the page cache of the file, and of nothing else, is dropped by posix_fadvise DONTNEED.
-A child's ru_maxrss starts at the resident memory of whoever starts it: these scripts import
-nothing large, and the results say how large they were (`harness_mb`).
 """
 
 from __future__ import annotations
@@ -13,10 +11,7 @@ import argparse
 import json
 import os
 import platform
-import resource
-import select
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -29,7 +24,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-RESULTS = Path(__file__).resolve().parent / "results"
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "results"
+STARTER = HERE / "starter.py"
 LIBRARIES = ("tensorkeep", "torch", "safetensors", "numpy", "click")
 MB = 1e6
 
@@ -93,39 +90,39 @@ def environment() -> dict[str, str]:
 def run_child(contestant: Contestant) -> Run:
     """Start it, wait for its end, and say what it took. Raises RuntimeError if it failed."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as talk:
-        command = [str(word) for word in contestant.command]
-        began = time.perf_counter()
-        child = subprocess.Popen(
-            command, stdout=out, stderr=talk, env=environment(), start_new_session=True
-        )
-        over = _wait(child.pid, contestant.limit_s)
-        _, status, used = os.wait4(child.pid, 0)
-        wall = time.perf_counter() - began
-        child.returncode = os.waitstatus_to_exitcode(status)  # Popen must not wait for it again
-        if not over and child.returncode not in contestant.accept:
+        took = _start(contestant, out, talk)
+        if took["exit"] is not None and took["exit"] not in contestant.accept:
             talk.seek(0)
             said = talk.read().decode(errors="replace")[-2000:]
-            raise RuntimeError(f"{contestant.name}: exit {child.returncode}: {said}")
+            raise RuntimeError(f"{contestant.name}: exit {took['exit']}: {said}")
         return Run(
-            wall_ms=wall * 1e3,
-            cpu_ms=(used.ru_utime + used.ru_stime) * 1e3,
-            peak_mb=used.ru_maxrss * 1024 / MB,
-            read_kb=used.ru_inblock * 512 / 1e3,
-            exit=None if over else child.returncode,
+            wall_ms=took["wall_s"] * 1e3,
+            cpu_ms=took["cpu_s"] * 1e3,
+            peak_mb=took["peak_kib"] * 1024 / MB,
+            read_kb=took["blocks_read"] * 512 / 1e3,
+            exit=took["exit"],
             inside=_inside(out),
         )
 
 
-def _wait(pid: int, limit_s: float) -> bool:
-    """Wait for its end; True if it had to be ended, with all of its own children."""
-    watch = os.pidfd_open(pid)
-    try:
-        ended, _, _ = select.select([watch], [], [], limit_s)
-        if not ended:
-            os.killpg(pid, signal.SIGKILL)
-        return not ended
-    finally:
-        os.close(watch)
+def _start(contestant: Contestant, out: Any, talk: Any) -> dict[str, Any]:
+    answer, theirs = os.pipe()
+    limit = str(contestant.limit_s)
+    command = [sys.executable, "-I", "-S", STARTER, str(theirs), limit, *contestant.command]
+    with open(answer, "rb") as said:
+        try:
+            subprocess.run(
+                [str(word) for word in command],
+                check=True,
+                stdout=out,
+                stderr=talk,
+                env=environment(),
+                pass_fds=[theirs],
+            )
+        finally:
+            os.close(theirs)
+        took: dict[str, Any] = json.loads(said.read())
+        return took
 
 
 def _inside(out: Any) -> dict[str, float]:
@@ -283,7 +280,6 @@ def figure(name: str, measure: Callable[[Bench], dict[str, Any]]) -> None:
         "scale": asked.scale,
         "machine": machine(bench.folder.parent),
         "load_average": {"start": round(began, 2), "end": round(os.getloadavg()[0], 2)},
-        "harness_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MB, 1),
         **found,
     }
     save(result, where=asked.out, whole=asked.scale == 1)

@@ -24,7 +24,7 @@ from tensorkeep.dtypes import DType, find
 from tensorkeep.edits.values import cast, castable
 from tensorkeep.errors import BadArgument, NothingSelected, NotSafe, Unwritable
 from tensorkeep.facts import Limits, Verdict
-from tensorkeep.formats._model import Items
+from tensorkeep.formats._model import Items, sizes
 from tensorkeep.progress import SILENT, Reporter
 from tensorkeep.scanning import judge
 
@@ -316,4 +316,7 @@ class _Job:
 def _is_version(key: object, value: object) -> bool:
     if not isinstance(key, str) or not isinstance(value, dict):
         return False
-    return all(isinstance(k, str) and isinstance(v, int | str | None) for k, v in value.items())
+    return all(
+        isinstance(k, str) and (sizes((v,)) or isinstance(v, bool | str | None))
+        for k, v in value.items()
+    )

@@ -19,6 +19,8 @@ from tensorkeep.pickles import Import, describe
 
 # JSON readers give up on deep nesting, and so would the recursion that writes it.
 _DEEPEST = 100
+# Bits. Python does not write longer integers in decimal, and no reader of JSON takes them.
+_LONGEST = 1024
 
 
 @dataclass(slots=True)
@@ -162,8 +164,10 @@ def _globals(ckpt: Checkpoint) -> list[str]:
 
 def plain(value: object, depth: int = 0) -> object:
     """`value` as JSON can hold it: no NaN, no bytes, unknown objects in words."""
-    if value is None or isinstance(value, bool | int | str):
+    if value is None or isinstance(value, bool | str):
         return value
+    if isinstance(value, int):
+        return value if value.bit_length() <= _LONGEST else describe(value)
     if isinstance(value, float):
         return value if math.isfinite(value) else repr(value)
     if isinstance(value, bytes | bytearray):

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import io
-import struct
 import zipfile
-from collections import OrderedDict, defaultdict
+from collections import OrderedDict
 
 import pytest
 import torch
@@ -14,7 +12,7 @@ from torch.utils.serialization import config
 
 import tensorkeep as tk
 from tensorkeep.dtypes import BY_NAME
-from tensorkeep.errors import Damaged, LimitExceeded, NotACheckpoint, ReadError, Unsupported
+from tensorkeep.errors import Damaged, Unsupported
 
 ALL = [dtype.name for dtype in BY_NAME.values()]
 SUB_BYTE = [f"{sign}int{width}" for sign in ("", "u") for width in range(1, 8)]
@@ -114,13 +112,14 @@ def test_conjugated_and_negated_views(random, save, bits, dtype):
         "conj_transposed": made[1].mH,
         "neg_imaginary": made[2].conj().imag,
         "neg_transposed": made[3].conj().imag.t()[1:],
-        "neg_and_conj": torch._neg_view(made[4].conj()),
         "neg_real": torch._neg_view(random("float32", 5)),
         "neg_of_integers": torch._neg_view(random("int64", 9)),
         "neg_of_short_integers": torch._neg_view(torch.arange(-128, 128, dtype=torch.int8)),
         "neg_of_unsigned": torch._neg_view(torch.arange(256, dtype=torch.uint8)).reshape(2, 128).t(),
         "neg_of_bfloat": torch._neg_view(torch.tensor([0.0, -0.0, 1.5], dtype=torch.bfloat16)),
     }
+    if dtype != "complex32":  # torch cannot resolve both at once there
+        tensors["neg_and_conj"] = torch._neg_view(made[4].conj())
     assert tensors["conj"].is_conj() and tensors["neg_imaginary"].is_neg()
     path = save(tensors)
     with tk.open(path) as ckpt:

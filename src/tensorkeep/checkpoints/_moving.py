@@ -10,8 +10,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 
-# Nanoseconds, measured: an assignment; an element moved by it; the same in bytearrays, a byte.
-_CALL, _ELEMENT, _BYTE = 300.0, 6.0, 1.6
+# Nanoseconds, measured: an assignment; an element moved by it; a byte moved between bytearrays;
+# and what is added to the last two where neighbours of the slice are no neighbours in the target,
+# which is too large for the processor's cache.
+_CALL, _ELEMENT, _BYTE, _FAR_ELEMENT, _FAR_BYTE = 700.0, 6.5, 1.6, 2.0, 3.5
+_LINE = 64
 
 # The longest list of pairs that `walk` keeps: sizes come from files and may be enormous.
 _LISTED = 4096
@@ -70,13 +73,14 @@ def joined(extents: Sequence[int], near: Sequence[int], far: Sequence[int]) -> l
 
 
 def nanoseconds(step: Step, unit: int) -> float:
-    """Nanoseconds per element with this dimension in the slices."""
+    """What an element costs with this dimension in the slices."""
     count, near, far = step
     if near == far == 1:
         return _CALL / count
+    scattered = far * unit >= _LINE
     if unit <= 2 and near:
-        return unit * (_CALL / count + _BYTE)
-    return _CALL / count + _ELEMENT
+        return unit * (_CALL / count + _BYTE + scattered * _FAR_BYTE)
+    return _CALL / count + _ELEMENT + scattered * _FAR_ELEMENT
 
 
 def _move_units(source: Side, target: Side, step: Step, pairs: Pairs, unit: int) -> None:

@@ -15,6 +15,7 @@ from tensorkeep.formats._model import Contents, Graft, Inert, Items, Lens, Tenso
 from tensorkeep.pickles import describe
 
 Path = tuple[object, ...]
+_LONGEST_KEY = 256
 _ATOMS = (str, int, float, bytes, bool, type(None))
 
 
@@ -126,7 +127,9 @@ class _Walk:
 
 
 def _key(key: object) -> object:
-    return key if isinstance(key, _ATOMS) else describe(key, 80)
+    # The decimal digits of a huge integer cost the square of its length; Python refuses them.
+    huge = isinstance(key, int) and key.bit_length() > _LONGEST_KEY
+    return key if isinstance(key, _ATOMS) and not huge else describe(key, 80)
 
 
 def name_of(path: Path) -> str:

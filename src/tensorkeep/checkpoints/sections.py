@@ -101,7 +101,7 @@ def choose(parts: dict[str, Part], section: str | None, subject: str) -> tuple[s
         raise Unsupported(
             subject,
             expected="a state dict",
-            got=f"section {name!r}: {parts[name].unread}",
+            got=(f"section {name!r}: " if name else "") + parts[name].unread,
             remedy="This version does not recover whole models; save model.state_dict() instead.",
         )
     return name, notes

@@ -150,6 +150,11 @@ class Inert:
         return f"<{self.why}>" if self.node is None else describe(self.node)
 
 
+# As many as numpy and torch's own kernels take; a size that a million tensors share costs
+# a million times its length.
+MAX_DIMENSIONS = 64
+_WORD = 1 << 63
+
 Lens = Callable[[object], object]
 
 
@@ -197,6 +202,14 @@ def reach(record_shape: tuple[int, ...], stride: tuple[int, ...], offset: int) -
             return 0
         last += (size - 1) * step
     return last + 1
+
+
+def sizes(value: object) -> bool:
+    """Whether `value` is a list or tuple of at most 64 integers that fit into 64 bits."""
+    if not isinstance(value, list | tuple) or len(value) > MAX_DIMENSIONS:
+        return False
+    # `type is int`: a bool would pass isinstance.
+    return all(type(item) is int and -_WORD <= item < _WORD for item in value)
 
 
 def contiguous_stride(shape: tuple[int, ...]) -> tuple[int, ...]:

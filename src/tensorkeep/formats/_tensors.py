@@ -12,7 +12,7 @@ from collections.abc import Callable
 from tensorkeep.dtypes import BY_NAME, BY_STORAGE, DType
 from tensorkeep.facts import Anomaly
 from tensorkeep.formats import _values
-from tensorkeep.formats._model import Inert, Storage, TensorRecord, reach
+from tensorkeep.formats._model import Inert, Storage, TensorRecord, reach, sizes
 from tensorkeep.pickles import Call, Extension, Global, Persistent, Program
 
 # One more than the largest byte position that a file offset can name.
@@ -81,8 +81,8 @@ class Interpreter:
         dtype = dtype or (found[1] if found else None)
         if found is None or dtype is None:
             return Inert("tensor without a storage that can be read", call, unread="tensor")
-        if not (_whole(offset) and _wholes(size) and _wholes(stride)):
-            return Inert("tensor whose size is no tuple of integers", call, unread="tensor")
+        if not (sizes((offset,)) and sizes(size) and sizes(stride)):
+            return Inert("tensor whose size is no tuple of up to 64 integers", call, unread="tensor")
         assert isinstance(offset, int) and isinstance(size, tuple) and isinstance(stride, tuple)
         record = TensorRecord(dtype, size, stride, offset, found[0])
         record.problem = self._problem(record, call)
@@ -112,14 +112,6 @@ def _bounds(record: TensorRecord) -> tuple[str, str]:
     if record.nbytes >= _TOO_FAR:
         return "declared-size", f"claims {record.nbytes} bytes by repeating its storage"
     return "", ""
-
-
-def _whole(value: object) -> bool:
-    return type(value) is int
-
-
-def _wholes(value: object) -> bool:
-    return type(value) is tuple and all(type(item) is int for item in value)
 
 
 def storage_dtype(target: object) -> tuple[bool, DType | None]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 
-from tensorkeep.formats._model import Inert, Items
+from tensorkeep.formats._model import Inert, Items, sizes
 from tensorkeep.pickles import Call, Effect, Global, Persistent
 
 _SEARCH_LIMIT = 1_000_000
@@ -122,7 +122,9 @@ def size_of(value: object) -> object:
 
 def _device(call: Call, _name: str) -> object:
     args = call.args
-    if not isinstance(args, tuple) or not all(isinstance(arg, str | int) for arg in args):
+    if not isinstance(args, tuple) or len(args) > 2:
+        return None
+    if not all(isinstance(arg, str) or sizes((arg,)) for arg in args):
         return None
     return ":".join(str(arg) for arg in args) or None
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 
-from tensorkeep.errors import LimitExceeded, ReadError, TensorkeepError, Unsupported
+from tensorkeep.errors import LimitExceeded, NotACheckpoint, ReadError, TensorkeepError, Unsupported
 from tensorkeep.facts import Anomaly, Finding
 from tensorkeep.pickles import Call, Effect, Persistent, Program, describe
 from tensorkeep.scanning._anomalies import rule_for
@@ -130,6 +130,8 @@ def judge_error(error: TensorkeepError, where: str) -> Finding:
         rule = "read/limit"
     elif isinstance(error, Unsupported):
         rule = "read/unsupported"
+    elif isinstance(error, NotACheckpoint):
+        rule = "read/not-a-checkpoint"
     elif isinstance(error, ReadError):
         rule = "read/damaged"
     place = ", ".join(part for part in (where, "" if error.where == where else error.where) if part)

@@ -219,6 +219,13 @@ _TABLE = (
         _WRITE,
     ),
     RuleText(
+        "read/not-a-checkpoint",
+        "unknown",
+        "No checkpoint",
+        "No format that is known here begins like this",
+        "Check that this is the file you mean.",
+    ),
+    RuleText(
         "read/damaged",
         "unknown",
         "Not readable to the end",

@@ -45,7 +45,8 @@ def translated(error: OSError, subject: object, where: str = "") -> TensorkeepEr
     kind, remedy = _KINDS.get(number, (StoreError, ""))
     # A file object written in Python may raise OSError("text") without a number.
     got = os.strerror(number) if number else f"{type(error).__name__}: {error}"
-    return kind(subject, got=got, where=where, remedy=remedy)
+    expected = "an existing file or folder" if kind is NotFound else ""
+    return kind(subject, expected=expected, got=got, where=where, remedy=remedy)
 
 
 class mapped:  # noqa: N801 - reads as a word in a `with`
