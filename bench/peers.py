@@ -9,14 +9,21 @@ from pathlib import Path
 
 from common import environment
 
-# What is run on a file. They are asked for their verdict only.
+# fickling's command reads bare pickles only; archives are read by this function of its library.
+_FICKLING = """
+import sys
+from fickling import scan_zip_archive
+found = scan_zip_archive(sys.argv[1])
+sys.exit(any(part.severity.name != "LIKELY_SAFE" for part in found.values()))
+"""
+# What is run on a file, in the environment's bin: the verdict only. fickling 0.1.12 does not
+# name all that it imports.
 COMMANDS = {
-    "picklescan": ["picklescan", "--path"],
-    "fickling": ["fickling", "--check-safety"],
-    "modelscan": ["modelscan", "--path"],
-    "modelaudit": ["modelaudit", "scan"],
+    "picklescan": (["picklescan==1.0.5"], ["picklescan", "--path"]),
+    "fickling": (["fickling", "typing_extensions"], ["python", "-c", _FICKLING]),
+    "modelscan": (["modelscan"], ["modelscan", "--path"]),
+    "modelaudit": (["modelaudit"], ["modelaudit", "scan"]),
 }
-PINNED = {"picklescan": "==1.0.5"}
 _PATIENCE_S = 300
 
 
@@ -33,18 +40,18 @@ class Peer:
 def install(name: str, folder: Path) -> Peer:
     """Make its environment unless it is there. What cannot be installed is reported."""
     home = folder / f"peer-{name}"
-    program = home / "bin" / COMMANDS[name][0]
+    wanted, (program, *rest) = COMMANDS[name]
     try:
-        if not program.exists():
+        if not (home / "installed").exists():
             print(f"installing {name} ...", file=sys.stderr)
             _call(sys.executable, "-m", "venv", str(home))
-            wanted = name + PINNED.get(name, "")
-            _call(str(home / "bin/pip"), "install", "--quiet", wanted)
-        ask = f"from importlib.metadata import version; print(version({name!r}))"
+            _call(str(home / "bin/pip"), "install", "--quiet", *wanted)
+            (home / "installed").touch()
+        ask = f"import {name}; from importlib.metadata import version; print(version({name!r}))"
         version = _call(str(home / "bin/python"), "-c", ask).strip()
     except (subprocess.SubprocessError, OSError) as error:
         return Peer(name, missing=f"could not be installed ({type(error).__name__})")
-    return Peer(name, version, (str(program), *COMMANDS[name][1:]))
+    return Peer(name, version, (str(home / "bin" / program), *rest))
 
 
 def _call(*command: str) -> str:

@@ -100,8 +100,9 @@ def _parse(header: bytes, blob: Blob, anomalies: list[Anomaly]) -> dict[str, obj
 
     try:
         entries = json.loads(header.decode("utf-8"), object_pairs_hook=pairs)
-        for name in entries if isinstance(entries, dict) else ():
-            name.encode("utf-8")  # half a surrogate pair: no name that any writer could store
+        if b"\\" in header:
+            # Half a surrogate pair: no text that any writer could store, and none that we could.
+            json.dumps(entries, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError) as error:
         raise Damaged(
             blob.name, expected="a JSON header", got=str(error)[:200], where="byte 8"

@@ -140,6 +140,9 @@ class _Storages:
             return
         _, target, key, location, numel = pid
         known, dtype = storage_dtype(target)
+        if not isinstance(location, str | bytes):
+            self._odd("persistent-id", "a storage whose device is no text", persistent)
+            return
         if not known or type(key) is not str or type(numel) is not int or not 0 <= numel < _HUGE:
             self._odd("persistent-id", "a storage whose description is not torch's", persistent)
             return
