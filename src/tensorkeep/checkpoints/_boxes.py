@@ -82,9 +82,13 @@ class Box:
 
     @property
     def units(self) -> int:
-        """Units that are read, or a few more."""
-        part = (*self.extents[: self.axis], min(self.rows, self.extents[self.axis]))
-        return self.reads * self.run((*part, *self.extents[self.axis + 1 :]))
+        """Units that are read."""
+        units = prod(self.extents[: self.spanned]) * self.run(self.extents)
+        if self.axis < self.spanned or self.direct:
+            return units
+        # A read that was cut: what lies between two parts is not read, what they share is twice.
+        cuts = self.reads - prod(self.extents[: self.spanned])
+        return units + cuts * (self.step - self.there[self.axis])
 
     def run(self, part: Shape) -> int:
         """Units of one read of a part."""

@@ -19,10 +19,11 @@ def tie(rows: Iterable[Row]) -> dict[str, str]:
     """
     first: dict[tuple[object, ...], str] = {}
     tied = {}
-    for name, *view in rows:
-        if prod(view[2]) == 0:  # type: ignore[arg-type]
+    for row in rows:
+        name, shape = row[0], row[3]
+        if prod(shape) == 0:
             continue
-        kept = first.setdefault(tuple(view), name)
+        kept = first.setdefault(row[1:], name)
         if kept != name:
             tied[name] = kept
     return tied

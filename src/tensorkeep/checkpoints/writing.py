@@ -138,4 +138,4 @@ def index_bytes(plan: Plan, parts: Mapping[str, Plan], *, aliases: bool) -> byte
         where |= {alias: where[kept] for alias, kept in plan.aliases.items()}
     weight_map = {name: where[name] for name in plan.names if name in where}
     index = {"metadata": {"total_size": plan.nbytes}, "weight_map": weight_map}
-    return (json.dumps(index, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
+    return (json.dumps(index, indent=2) + "\n").encode("utf-8")

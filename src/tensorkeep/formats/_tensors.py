@@ -82,7 +82,9 @@ class Interpreter:
         if found is None or dtype is None:
             return Inert("tensor without a storage that can be read", call, unread="tensor")
         if not (sizes((offset,)) and sizes(size) and sizes(stride)):
-            return Inert("tensor whose size is no tuple of up to 64 integers", call, unread="tensor")
+            return Inert(
+                "tensor whose size is no tuple of up to 64 integers", call, unread="tensor"
+            )
         assert isinstance(offset, int) and isinstance(size, tuple) and isinstance(stride, tuple)
         record = TensorRecord(dtype, size, stride, offset, found[0])
         record.problem = self._problem(record, call)

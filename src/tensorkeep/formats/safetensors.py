@@ -15,7 +15,14 @@ from math import prod
 from tensorkeep.dtypes import BY_SAFETENSORS, DType
 from tensorkeep.errors import Damaged, LimitExceeded, Unsupported
 from tensorkeep.facts import Anomaly, Limits
-from tensorkeep.formats._model import Contents, Storage, TensorRecord, contiguous_stride, plain
+from tensorkeep.formats._model import (
+    Contents,
+    Storage,
+    TensorRecord,
+    contiguous_stride,
+    plain,
+    sizes,
+)
 from tensorkeep.stores import Blob
 
 NAME = "safetensors"
@@ -113,6 +120,8 @@ def _parse(header: bytes, blob: Blob, anomalies: list[Anomaly]) -> dict[str, obj
 
 
 def _metadata(value: object, blob: Blob) -> dict[str, str]:
+    if value is None:  # the official library takes null for "none" too
+        return {}
     if not isinstance(value, dict) or not all(type(text) is str for text in value.values()):
         raise Damaged(blob.name, expected="__metadata__ of strings", got="other values")
     return value
@@ -148,12 +157,11 @@ def _numbers(
     name: str, entry: dict[str, object], blob: Blob
 ) -> tuple[tuple[int, ...], tuple[int, int]]:
     shape, offsets = entry.get("shape"), entry.get("data_offsets")
-    good = isinstance(shape, list) and isinstance(offsets, list) and len(offsets) == 2
-    # `type is int`: a JSON true would pass isinstance.
-    if not good or not all(type(n) is int and n >= 0 for n in [*shape, *offsets]):  # type: ignore[misc]
+    good = sizes(shape) and sizes(offsets) and len(offsets) == 2  # type: ignore[arg-type]
+    if not good or min([*shape, *offsets]) < 0:  # type: ignore[misc]
         raise Damaged(
             blob.name,
-            expected="shape and data_offsets of whole numbers",
+            expected="shape (up to 64) and data_offsets (2) of whole numbers",
             got=str({key: entry[key] for key in sorted(entry)[:4]})[:120],
             where=f"key {name!r}",
         )

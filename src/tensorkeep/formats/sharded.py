@@ -15,6 +15,7 @@ from typing import Protocol
 from tensorkeep.errors import Damaged, LimitExceeded, Unsupported
 from tensorkeep.facts import Anomaly, Limits
 from tensorkeep.formats._model import Contents, Items, Storage, TensorRecord, plain
+from tensorkeep.pickles import describe
 from tensorkeep.stores import Blob
 
 _PART = re.compile(r"^(?P<stem>.+)-(?P<number>\d{1,6})-of-(?P<total>\d{1,6})(?P<suffix>\.\w+)$")
@@ -91,8 +92,8 @@ def _parse(folder: Folder, index: str, limits: Limits) -> tuple[dict[str, str], 
             raise LimitExceeded(blob.name, got=f"an index of {blob.size} bytes")
         data = json.loads(blob.read(0, blob.size).decode("utf-8"))
         weight_map = data["weight_map"]
-        if not all(type(part) is str for part in weight_map.values()):
-            raise TypeError("a part that is no string")
+        if not weight_map or not all(type(part) is str for part in weight_map.values()):
+            raise TypeError("a weight_map without parts, or one that is no string")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise Damaged(
             blob.name, expected='JSON with a "weight_map" of file names', got=repr(error)[:120]
@@ -101,7 +102,13 @@ def _parse(folder: Folder, index: str, limits: Limits) -> tuple[dict[str, str], 
         blob.close()
     metadata = data.get("metadata") if isinstance(data, dict) else None
     extra = metadata.items() if isinstance(metadata, dict) else ()
-    return weight_map, {str(key): str(value) for key, value in extra}
+    return weight_map, {_text(key): _text(value) for key, value in extra}
+
+
+def _text(value: object) -> str:
+    """`value` as text that any format can store."""
+    text = value if isinstance(value, str) else describe(value)
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _check_name(folder: Folder, part: str) -> None:
@@ -158,7 +165,7 @@ def _entries(part: str, content: Contents, notes: list[str]) -> Iterator[tuple[s
         if isinstance(key, str) and isinstance(value, TensorRecord):
             yield key, value
         else:
-            notes.append(f"{part}: {key!r} is no tensor and was left out")
+            notes.append(f"{part}: {describe(key, 80)} is no tensor and was left out")
 
 
 def _placed(part: str, anomaly: Anomaly) -> Anomaly:

@@ -137,13 +137,25 @@ def _move_exclusively(temporary: Path, target: Path) -> None:
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
-        # Neither call exists here (FAT away from Linux, some network mounts). Between these two
-        # lines somebody else's file of that name could be lost; nothing portable closes the gap.
-        if os.path.lexists(target):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
-        temporary.rename(target)
+        _move_taking_turns(temporary, target)
         return
     temporary.unlink()
+
+
+def _move_taking_turns(temporary: Path, target: Path) -> None:
+    # FAT away from Linux and some network mounts have neither call. Our own writers wait for each
+    # other; against other programs a gap stays between the two lines, and nothing closes it.
+    folder = os.open(target.parent, os.O_RDONLY)
+    try:
+        with contextlib.suppress(ImportError, OSError):  # no such locks here either
+            import fcntl
+
+            fcntl.flock(folder, fcntl.LOCK_EX)
+        if os.path.lexists(target):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+        temporary.rename(target)
+    finally:
+        os.close(folder)
 
 
 def sync_folder(folder: Path) -> None:
