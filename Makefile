@@ -43,7 +43,7 @@ docs: .venv-test/.tools  ## build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(TEST)/mkdocs build --strict
 
 bench: .venv-test/.tests  ## measure every figure of the README beside its peers; results as JSON
-	@set -e; for script in bench/[a-z]*.py; do echo "== $$script"; $(TEST)/python $$script; done
+	$(TEST)/python bench/run.py
 
 clean:  ## remove both environments and everything that was built
 	rm -rf .venv .venv-test demo-out site dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

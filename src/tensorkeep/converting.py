@@ -112,7 +112,7 @@ def convert(
         report.files = target.files(plan)
         target.check(ckpt, overwrite=overwrite)
         if not dry_run:
-            report.verified = target.write(plan, overwrite, verify=verify, reporter=reporter)
+            report.verified = target.write(ckpt, plan, overwrite, verify=verify, reporter=reporter)
         return report
 
 

@@ -84,18 +84,27 @@ def _verify(ckpt: Checkpoint, reporter: Reporter) -> VerifyReport:
         ckpt.path, "digests" if contents.digests else "structure", tensors=len(ckpt)
     )
     reporter.start("verifying", ckpt.size)
-    _structure(ckpt, report)
-    names = _names_by_storage(ckpt)
-    for file, key, expected, got in contents.verify():
-        if expected != got:
-            report.damaged.append(Damage(file, names.get(key, key), expected, got))
-    found = list(contents.audit(False))
+    try:
+        _structure(ckpt, report)
+        _checksums(ckpt, report, reporter)
+        found = list(contents.audit(False))
+    finally:
+        reporter.finish()
     for anomaly in dict.fromkeys([*contents.anomalies, *found]):
         report.damaged.append(Damage(anomaly.where or ckpt.path, "", "", anomaly.what))
-    reporter.finish()
+    ckpt.check_unchanged()
     if not contents.digests:
         report.notes.append("the file carries no checksums: only its structure was checked")
     return report
+
+
+def _checksums(ckpt: Checkpoint, report: VerifyReport, reporter: Reporter) -> None:
+    names, before = _names_by_storage(ckpt), ckpt.bytes_read
+    for file, key, expected, got in ckpt.contents.verify():
+        reporter.advance(ckpt.bytes_read - before)
+        before = ckpt.bytes_read
+        if expected != got:
+            report.damaged.append(Damage(file, names.get(key, key), expected, got))
 
 
 def _structure(ckpt: Checkpoint, report: VerifyReport) -> None:

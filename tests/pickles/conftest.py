@@ -128,8 +128,9 @@ def canonical(value) -> Any:
 
 
 class _Walk:
-    def __init__(self) -> None:
-        self.seen: dict[int, int] = {}
+    def __init__(self, sets: tuple[int, ...] = ()) -> None:
+        self.sets = sets  # the sets that are open: an object in one may hold it
+        self.seen = {number: -1 - place for place, number in enumerate(sets)}
         self.keep: list[Any] = []
 
     def visit(self, value) -> Any:
@@ -150,13 +151,18 @@ class _Walk:
         if kind is dict:
             return ("dict", [(self.visit(k), self.visit(v)) for k, v in value.items()])
         if kind in (set, frozenset):
-            return (kind.__name__, sorted(repr(_Walk().visit(item)) for item in value))
+            return (kind.__name__, self._members(value))
         if kind in (bytearray, memoryview):
             return (kind.__name__, bytes(value))
         recipe, effects = (
             (value.recipe, value.effects) if kind is Recorder else (_recipe(value), _effects(value))
         )
         return ("node", [self.visit(part) for part in recipe], [self.visit(e) for e in effects])
+
+    def _members(self, value) -> list[str]:
+        """Sorted, since their order says nothing: each described for itself alone."""
+        sets = (*self.sets, id(value))
+        return sorted(repr(_Walk(sets).visit(item)) for item in value)
 
 
 def _recipe(node) -> tuple:

@@ -75,7 +75,7 @@ HOSTILE = {
     "tuples": b"N" + b"\x85" * 500_000 + b".",
     "lists": b"]" * 500_000 + b"a" * 499_999 + b".",
     "calls": b"ca\nB\n" + b")R" * 500_000 + b".",
-    "arguments": b"ca\nB\n\x94" + b"(h\x000ca\nB\n" * 0 + b"2\x85R" + b"\x85h\x00" * 0 + b".",
+    "arguments": b"(ca\nB\n" * 300_000 + b"o" * 300_000 + b".",
     "persistent": b"N" + b"Q" * 500_000 + b".",
     "graph": b"N" + b"2\x86" * 200 + b".",
     "calls graph": b"ca\nB\n" + b"2\x85R" * 200 + b".",
@@ -94,6 +94,5 @@ def test_hostile_values_in_bounded_time(name):
     started = time.process_time()
     for step in [program.value, *program.trace[:10], *program.trace[-10:]]:
         assert len(describe(step)) <= 200
-        assert len(repr(step)) <= 20_000_050 if step is program.value else True
+        assert isinstance(step, tuple | list | str | int) or len(repr(step)) <= 200
     assert time.process_time() - started < 2
-    del program  # and freeing it does not recurse either

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import cached_property
+from pathlib import Path
 from types import TracebackType
 
 from tensorkeep.checkpoints import kinds, sections
@@ -15,6 +16,8 @@ from tensorkeep.errors import UnknownTensor
 from tensorkeep.facts import SectionInfo
 from tensorkeep.formats._model import Contents, Inert
 from tensorkeep.stores import Blob
+from tensorkeep.stores._descriptor import DescriptorBlob
+from tensorkeep.stores.local import LocalBlob, same_file
 
 
 class Checkpoint:
@@ -91,6 +94,21 @@ class Checkpoint:
     def bytes_read(self) -> int:
         """Bytes asked of the device so far."""
         return sum(blob.bytes_read for blob in self._blobs)
+
+    def check_unchanged(self) -> None:
+        """Raise `ChangedWhileRead` if one of its files was written to since it was opened."""
+        for blob in self._blobs:
+            blob.check_unchanged()
+
+    def is_in(self, path: Path) -> bool:
+        """Whether `path` is one of its files, by whatever links, or a folder that holds one."""
+        places: list[Path | int] = [Path(self.path)]
+        for blob in self._blobs:
+            if isinstance(blob, LocalBlob):
+                places += [blob.path, blob.path.parent, blob.path.resolve().parent]
+            elif isinstance(blob, DescriptorBlob):
+                places.append(blob.fileno())
+        return any(same_file(place, path) for place in places)
 
     @cached_property
     def sections(self) -> list[SectionInfo]:

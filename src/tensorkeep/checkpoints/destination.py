@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Iterable
@@ -27,7 +26,9 @@ from tensorkeep.errors import AlreadyExists, BadArgument, Damaged, TensorkeepErr
 from tensorkeep.facts import Limits
 from tensorkeep.progress import Reporter
 from tensorkeep.stores import Blob, Sink
-from tensorkeep.stores.local import LocalFolderSink, LocalSink, same_file
+from tensorkeep.stores._errors import mapped
+from tensorkeep.stores.local import LocalFolderSink, LocalSink
+from tensorkeep.stores.local.placing import require_parent
 from tensorkeep.stores.opening import path_of
 
 DEFAULT_SHARD = 5_000_000_000
@@ -102,12 +103,13 @@ class Destination:
 
     def check(self, ckpt: Checkpoint, *, overwrite: bool) -> None:
         """Refuse before any work: the source itself, and what exists unless `overwrite`."""
-        source = Path(ckpt.path)
-        if source.exists() and self.path.exists() and same_file(source, self.path):
+        with mapped(self.name):
+            require_parent(Path.cwd() / self.path)
+        if ckpt.is_in(self.path):
             raise AlreadyExists(
                 self.name,
                 expected="a destination other than the source",
-                got="the source itself",
+                got="the source itself" if self.shard_size is None else "the source's own folder",
                 remedy="Write to another name and move it into place when it is good.",
             )
         if self.shard_size is None and not overwrite and os.path.lexists(self.path):
@@ -117,27 +119,44 @@ class Destination:
                 got="an existing file",
                 remedy="Pick another name, or pass --overwrite.",
             )
+        if self.shard_size is not None and not overwrite:
+            self._check_empty()
 
-    def write(self, plan: Plan, overwrite: bool, *, verify: bool, reporter: Reporter) -> int | None:
+    def _check_empty(self) -> None:
+        with mapped(self.name):
+            names = sorted(os.listdir(self.path)) if self.path.is_dir() else []
+        if names:
+            raise AlreadyExists(
+                self.name,
+                expected="a new or an empty folder",
+                got=", ".join(names[:3]) + (" and more" if len(names) > 3 else ""),
+                remedy="Pick another name, or pass --overwrite.",
+            )
+
+    def write(
+        self, ckpt: Checkpoint, plan: Plan, overwrite: bool, *, verify: bool, reporter: Reporter
+    ) -> int | None:
         """Write it all and let it appear; with `verify`, compared before it appears.
 
-        Returns how many tensors were compared.
+        Returns how many tensors were compared. Raises `ChangedWhileRead` if somebody wrote to
+        the source meanwhile: half of what was copied may be old and half new.
         """
         reporter.start(f"writing {self.path.name}", plan.nbytes)
         try:
             if self.shard_size is None:
-                return self._write_file(plan, overwrite, verify, reporter)
-            return self._write_parts(plan, overwrite, verify, reporter)
+                return self._write_file(ckpt, plan, overwrite, verify, reporter)
+            return self._write_parts(ckpt, plan, overwrite, verify, reporter)
         finally:
             reporter.finish()
 
     def _write_file(
-        self, plan: Plan, overwrite: bool, verify: bool, reporter: Reporter
+        self, ckpt: Checkpoint, plan: Plan, overwrite: bool, verify: bool, reporter: Reporter
     ) -> int | None:
         layout = self.kind.layout(plan.request())
         with LocalSink(self.path, overwrite=overwrite, size=layout.total) as sink:
             write(plan, layout, sink, reporter)
             compared = _compare(sink, plan) if verify else None
+            ckpt.check_unchanged()
             sink.commit()
         return compared
 
@@ -149,7 +168,7 @@ class Destination:
         return {self.kind.part(at + 1, len(cut)): part for at, part in enumerate(cut)}
 
     def _write_parts(
-        self, plan: Plan, overwrite: bool, verify: bool, reporter: Reporter
+        self, ckpt: Checkpoint, plan: Plan, overwrite: bool, verify: bool, reporter: Reporter
     ) -> int | None:
         parts = self._parts(plan)
         compared = 0
@@ -162,6 +181,7 @@ class Destination:
             if len(parts) > 1:
                 data = index_bytes(plan, parts, aliases=self.kind.holds_versions)
                 folder.create(self.kind.index, size=len(data)).write_at(0, data)
+            ckpt.check_unchanged()
             folder.commit()
         return compared if verify else None
 
@@ -190,6 +210,8 @@ def _compare(sink: Sink, plan: Plan) -> int:
 
 
 def _same(output: Output, written: Checkpoint) -> None:
+    import hashlib
+
     expected = hashlib.sha256()
     for piece in output.blocks():
         expected.update(piece)

@@ -81,19 +81,31 @@ class Stream:
         for position, data in self.layout.fixed:
             self.sink.write_at(position, data)
         helpers = [threading.Thread(target=self._work) for _ in range(self._helpers())]
-        for helper in helpers:
-            helper.start()
         try:
+            for helper in helpers:
+                helper.start()
             self._work()
         except BaseException as error:
-            # A signal arrives here, in the main thread: the helpers must stop before the abort.
             self._failure = self._failure or error
-        for helper in helpers:
-            helper.join()
+        while any(helper.is_alive() for helper in helpers):
+            self._join(helpers)
         if self._failure is not None:
             raise self._failure
         for position, data in self.layout.closing(self.checksums):
             self.sink.write_at(position, data)
+
+    def _join(self, helpers: Sequence[threading.Thread]) -> None:
+        """Wait for the helpers, a signal's exception or not.
+
+        They must have stopped before the sink is aborted: a descriptor that is closed under them
+        may be another file's by their next write.
+        """
+        try:
+            for helper in helpers:
+                if helper.is_alive():
+                    helper.join()
+        except BaseException as error:
+            self._failure = self._failure or error
 
     def _helpers(self) -> int:
         mean = self.layout.total // max(len(self.outputs), 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -104,6 +103,8 @@ class TensorRef:
 
     def digest(self) -> str:
         """`sha256:...` over the contiguous little-endian bytes."""
+        import hashlib  # it loads OpenSSL: milliseconds that `inspect` need not wait for
+
         digest = hashlib.sha256()
         for piece in self.blocks():
             digest.update(piece)

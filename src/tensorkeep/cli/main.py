@@ -6,14 +6,16 @@ import gc
 import os
 import signal
 import sys
+import traceback
 from importlib import import_module
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 import click
 
 from tensorkeep.cli.output import error_line
-from tensorkeep.errors import Interrupted, TensorkeepError
+from tensorkeep.errors import BadArgument, Interrupted, TensorkeepError
 
 COULD_NOT_FINISH = 2
 # Verb: the module that holds its command.
@@ -60,37 +62,65 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command and exit: 0, 1 for findings or damage, 2 if it could not finish."""
     # An index of 100,000 tensors is a million objects that all live: collecting finds nothing.
     gc.set_threshold(200_000, 50, 50)
-    signal.signal(signal.SIGTERM, _terminated)
-    given = sys.argv[1:] if arguments is None else arguments
+    _prepare()
+    given, debug = _without_debug(sys.argv[1:] if arguments is None else arguments)
     try:
         code = cli.main(given, prog_name="tensorkeep", standalone_mode=False)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # `| head` has seen enough. Python would complain once more while it closes stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
-    except (Exception, KeyboardInterrupt) as error:  # whatever it is, the user gets a sentence
-        if "--debug" in given:
-            raise
+    except (Exception, _Stopped) as error:  # whatever it is, the user gets a sentence
+        if debug:
+            traceback.print_exc()
         code = _explain(error)
     sys.exit(code if isinstance(code, int) else 0)
 
 
+class _Stopped(BaseException):
+    """A signal. No Exception: what catches errors about a file must not catch this one."""
+
+
+def _prepare() -> None:
+    for stream in ("stdin", "stdout", "stderr"):
+        if getattr(sys, stream) is None:
+            # Closed by the caller (`>&-`): the next file opened would get its number.
+            setattr(sys, stream, Path(os.devnull).open("r" if stream == "stdin" else "w"))
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        # nohup and shells that start a job in the background have said: ignore it.
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _stop)
+
+
+def _stop(number: int, _frame: FrameType | None) -> None:
+    # A second one must not interrupt the clearing up after the first.
+    signal.signal(number, signal.SIG_IGN)
+    raise _Stopped(signal.Signals(number).name)
+
+
+def _without_debug(given: list[str]) -> tuple[list[str], bool]:
+    """`--debug` may stand anywhere; click would take it in front of the verb only."""
+    end = given.index("--") if "--" in given else len(given)
+    kept = [argument for argument in given[:end] if argument != "--debug"]
+    return kept + given[end:], len(kept) < end
+
+
 def _explain(error: BaseException) -> int:
-    if isinstance(error, click.ClickException):
+    if isinstance(error, click.NoArgsIsHelpError):
         error.show()
-        return error.exit_code if error.exit_code else COULD_NOT_FINISH
-    if isinstance(error, TensorkeepError):
+    elif isinstance(error, click.ClickException):
+        error_line(_usage(error).sentence())
+    elif isinstance(error, TensorkeepError):
         error_line(error.sentence())
-    elif isinstance(error, click.Abort | KeyboardInterrupt):
-        error_line("interrupted; nothing was left behind")
+    elif isinstance(error, _Stopped):
+        error_line(Interrupted("stopped", got=error, remedy="Nothing was left behind.").sentence())
     elif isinstance(error, MemoryError):
-        error_line("out of memory")
+        error_line("out of memory. Nothing was left behind.")
     else:
         what = f"{type(error).__name__}: {error}"
         error_line(f"{what}. This is a defect of tensorkeep: please report it with --debug.")
     return COULD_NOT_FINISH
 
 
-def _terminated(_signal: int, _frame: FrameType | None) -> None:
-    raise Interrupted("tensorkeep", got="SIGTERM", remedy="Nothing was left behind.")
+def _usage(error: click.ClickException) -> BadArgument:
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context else "tensorkeep"
+    text = " ".join(error.format_message().split()).rstrip(".")
+    return BadArgument(f"{text[:1].lower()}{text[1:]}", remedy=f"See {path} --help.")

@@ -8,14 +8,18 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, TextIO
 
-from tensorkeep.errors import escape
+from tensorkeep.errors import StoreError, escape
 
 Span = tuple[str, str]
 Line = str | list[Span]
 
+# Names longer than this are cut where they are shown in columns.
+_NAME = 96
+_ASCII = str.maketrans({"├": "|", "└": "`", "│": "|", "─": "-", "█": "#"})
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
@@ -23,7 +27,11 @@ def coloured(stream: TextIO) -> bool:
     """Whether to draw: a terminal that can, and a user who did not say no."""
     if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         return False
-    return stream.isatty()
+    return stream.isatty() and _unicode(stream)
+
+
+def _unicode(stream: TextIO) -> bool:
+    return (stream.encoding or "").lower().startswith("utf")
 
 
 def show(lines: Iterable[Line]) -> None:
@@ -48,19 +56,41 @@ def note_lines(notes: Iterable[str]) -> None:
 
 def show_json(value: dict[str, Any]) -> None:
     """`value` to stdout. `allow_nan` is off: bare NaN is no JSON."""
-    json.dump(value, sys.stdout, indent=2, allow_nan=False, default=str)
-    sys.stdout.write("\n")
+    with _delivering(sys.stdout):
+        json.dump(value, sys.stdout, indent=2, allow_nan=False, default=str)
+        sys.stdout.write("\n")
+
+
+@contextmanager
+def _delivering(stream: TextIO) -> Iterator[None]:
+    """Whoever reads may stop reading (`| head`): the work goes on, and so does its exit code."""
+    try:
+        yield
+        stream.flush()
+    except OSError as error:
+        # What is left in the buffer would fail again, with a traceback, when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        if not isinstance(error, BrokenPipeError) and stream is sys.stdout:
+            got = os.strerror(error.errno or 0)
+            raise StoreError("standard output", expected="room for the result", got=got) from None
 
 
 def _write(lines: Iterable[Line], stream: TextIO) -> None:
-    if coloured(stream):
-        _draw(lines, stream)
-        return
-    for line in lines:
-        text = line if isinstance(line, str) else "".join(text for text, _ in line)
-        # A terminal or pipe in the C locale cannot take every name; a "?" is better than a crash.
-        encoding = stream.encoding or "utf-8"
-        stream.write(text.rstrip().encode(encoding, "replace").decode(encoding) + "\n")
+    with _delivering(stream):
+        if coloured(stream):
+            _draw(lines, stream)
+            return
+        for line in lines:
+            text = line if isinstance(line, str) else "".join(text for text, _ in line)
+            stream.write(_encodable(text.rstrip(), stream) + "\n")
+
+
+def _encodable(text: str, stream: TextIO) -> str:
+    """A terminal or pipe in the C locale cannot take every name; a "?" is better than a crash."""
+    if not _unicode(stream):
+        text = text.translate(_ASCII)
+    encoding = stream.encoding or "utf-8"
+    return text.encode(encoding, "replace").decode(encoding)
 
 
 def _draw(lines: Iterable[Line], stream: TextIO) -> None:
@@ -71,6 +101,13 @@ def _draw(lines: Iterable[Line], stream: TextIO) -> None:
     for line in lines:
         spans = [(line, "")] if isinstance(line, str) else line
         console.print(Text.assemble(*spans), soft_wrap=True)
+
+
+def short(text: object) -> str:
+    """A name out of a file, escaped; a long one loses its middle, so that columns stay columns."""
+    whole = escape(text)
+    half = _NAME // 2 - 2
+    return whole if len(whole) <= _NAME else f"{whole[:half]}...{whole[-half:]}"
 
 
 def size(count: int) -> str:

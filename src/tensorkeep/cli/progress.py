@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from typing import Any
 
 from tensorkeep.cli.output import coloured
+from tensorkeep.errors import escape
 from tensorkeep.progress import SILENT, Reporter
 
 # Work that is over sooner than this needs no bar, and rich need not be imported for it.
@@ -28,19 +30,21 @@ class Bar(Reporter):
         self._what = ""
         self._total = 0
         self._done = 0
+        self._lock = threading.Lock()
 
     def start(self, what: str, total: int) -> None:
         """See `Reporter`."""
-        self._what, self._total, self._done = what, total, 0
+        self._what, self._total, self._done = escape(what), total, 0
         self._began = time.monotonic()
 
     def advance(self, amount: int) -> None:
         """See `Reporter`."""
-        self._done += amount
-        if self._progress is not None:
-            self._progress.update(self._task, completed=self._done)
-        elif time.monotonic() - self._began > _PATIENCE:
-            self._open()
+        with self._lock:
+            self._done += amount
+            if self._progress is not None:
+                self._progress.update(self._task, completed=self._done)
+            elif time.monotonic() - self._began > _PATIENCE:
+                self._open()
 
     def _open(self) -> None:
         from rich.console import Console
@@ -53,8 +57,6 @@ class Bar(Reporter):
             TransferSpeedColumn,
         )
 
-        if self._progress is not None:
-            return
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),

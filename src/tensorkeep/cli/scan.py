@@ -7,9 +7,9 @@ import click
 from tensorkeep.cli.options import EXISTING, FORMAT
 from tensorkeep.cli.output import Line, many, show, show_json, size
 from tensorkeep.cli.progress import reporter
-from tensorkeep.errors import escape
+from tensorkeep.errors import TensorkeepError, escape
 from tensorkeep.facts import Finding, Verdict
-from tensorkeep.scanning.targets import FileReport, ScanReport, scan
+from tensorkeep.scanning.targets import FileReport, ScanReport, failure, scan
 
 _STYLE = {
     "safe": "bold green",
@@ -43,7 +43,13 @@ def command(targets: tuple[str, ...], form: str, deep: bool, fail_on: Verdict) -
     """
     report = ScanReport(depth="deep" if deep else "default")
     for target in targets:
-        part = scan(target, deep=deep, reporter=reporter())
+        try:
+            part = scan(target, deep=deep, reporter=reporter())
+        except TensorkeepError as error:
+            if len(targets) == 1:
+                raise
+            # One target that is not there must not hide what was found in the others.
+            part = ScanReport([failure(target, error)])
         report.files += part.files
         report.skipped += part.skipped
     if form == "json":

@@ -59,8 +59,8 @@ class TensorRecord:
     """A tensor as its file describes it: a view of a storage; offset and stride in elements.
 
     `conj` and `neg` are torch's lazy bits: the values are the conjugate, or the negative, of
-    what the bytes say. `problem` says why its bytes may not be read (it reaches beyond its storage, say); reading
-    such a tensor raises `Damaged`.
+    what the bytes say. `problem` says why its bytes may not be read (it reaches beyond its storage,
+    say); reading such a tensor raises `Damaged`.
     """
 
     __slots__ = (

@@ -182,6 +182,9 @@ def _place(
     elif listed != part:
         what = f"tensor {key!r} is in {part}, and the index says {listed}"
         yield Anomaly("tensor-in-two-parts", what, part)
+    elif key in root:
+        what = f"tensor {key!r} is in {part} and in a part before it, which was taken"
+        yield Anomaly("tensor-in-two-parts", what, part)
     if listed in ("", part):
         root.setdefault(key, value)
 

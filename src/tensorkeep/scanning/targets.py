@@ -20,6 +20,7 @@ from tensorkeep.progress import SILENT, Reporter
 from tensorkeep.scanning.rules import judge_anomalies, judge_error, judge_program
 from tensorkeep.scanning.verdicts import verdict
 from tensorkeep.stores import Blob
+from tensorkeep.stores._errors import translated
 from tensorkeep.stores.opening import open_blob, path_of
 
 _MODEL_SUFFIXES = (
@@ -135,8 +136,7 @@ def _scan_index(path: Path, deep: bool, limits: Limits) -> FileReport:
             rest = max(ckpt.size - ckpt.bytes_read, 0)
             return FileReport(os.fspath(path), verdict(findings), ckpt.format, findings, rest)
     except ReadError as error:
-        findings = [judge_error(error, path.name)]
-        return FileReport(os.fspath(path), verdict(findings), "unknown", findings, 0)
+        return failure(os.fspath(path), error)
 
 
 def _scan_blob(blob: Blob, deep: bool, limits: Limits) -> FileReport:
@@ -166,16 +166,18 @@ def _examine(contents: Contents, deep: bool, limits: Limits, subject: str) -> li
 
 
 def _walk(folder: Path, report: ScanReport, deep: bool, limits: Limits, reporter: Reporter) -> None:
-    files = list(_files(folder))
-    reporter.start("scanning", len(files))
-    for path in files:
-        reporter.advance(1)
-        scanned = _scan_if_model(path, deep, limits)
-        if scanned is None:
-            report.skipped += 1
-        else:
-            report.files.append(scanned)
-    reporter.finish()
+    files = [(path, _size(path)) for path in _files(folder, report)]
+    reporter.start("scanning", sum(size for _, size in files))
+    try:
+        for path, size in files:
+            scanned = _scan_if_model(path, deep, limits)
+            if scanned is None:
+                report.skipped += 1
+            else:
+                report.files.append(scanned)
+            reporter.advance(size)
+    finally:
+        reporter.finish()
     if not report.files:
         raise NotACheckpoint(
             os.fspath(folder),
@@ -184,10 +186,33 @@ def _walk(folder: Path, report: ScanReport, deep: bool, limits: Limits, reporter
         )
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    for root, folders, names in os.walk(folder):
+def _files(folder: Path, report: ScanReport) -> Iterator[Path]:
+    """Every file below `folder`. One folder that cannot be listed makes the verdict unknown."""
+
+    def closed(error: OSError) -> None:
+        told = translated(error, error.filename)
+        if Path(error.filename) == folder:
+            raise told
+        report.files.append(failure(error.filename, told))
+
+    for root, folders, names in os.walk(folder, onerror=closed):
         folders.sort()
+        # Not followed: a link may lead anywhere, in a circle too.
+        report.skipped += sum(Path(root, name).is_symlink() for name in folders)
         yield from (Path(root, name) for name in sorted(names))
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def failure(path: str, error: TensorkeepError) -> FileReport:
+    """The report on what could not be read at all."""
+    findings = [judge_error(error, path)]
+    return FileReport(path, verdict(findings), "unknown", findings, 0)
 
 
 def _scan_if_model(path: Path, deep: bool, limits: Limits) -> FileReport | None:
@@ -202,5 +227,4 @@ def _scan_if_model(path: Path, deep: bool, limits: Limits) -> FileReport | None:
         # What cannot be opened may be a model: it is counted, and never passes for safe.
         if not suffix and not path.is_file():
             return None
-        findings = [judge_error(error, path.name)]
-        return FileReport(os.fspath(path), verdict(findings), "unknown", findings, 0)
+        return failure(os.fspath(path), error)

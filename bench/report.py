@@ -1,0 +1,230 @@
+"""Draws the README's measured part from bench/results/*.json, and from nothing else.
+
+python bench/report.py            write it between the marks in README.md
+python bench/report.py --print    only show it
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+README = HERE.parent / "README.md"
+START, END = "<!-- bench:start -->", "<!-- bench:end -->"
+FIGURES = ("inspecting", "converting", "scanning", "pickling", "curves")
+
+
+def load(folder: Path = HERE / "results") -> dict[str, dict[str, Any]]:
+    """The results that are there, by figure."""
+    found = {}
+    for name in FIGURES:
+        path = folder / f"{name}.json"
+        if path.exists():
+            found[name] = json.loads(path.read_text())
+    return found
+
+
+def render(results: dict[str, dict[str, Any]]) -> str:
+    """Markdown: one table of comparisons, one of growth, what was missed, and the machine."""
+    if not results:
+        return "Not measured yet: `make bench`."
+    rows: list[tuple[str, str, str, str]] = []
+    for name, draw in (
+        ("inspecting", inspecting),
+        ("converting", converting),
+        ("scanning", scanning),
+        ("pickling", pickling),
+    ):
+        if name in results:
+            rows += draw(results[name])
+    parts = [table(("", "tensorkeep", "beside it, in the same run", ""), rows)]
+    if "curves" in results:
+        parts.append(growth(results["curves"]["curves"]))
+    parts.append(missed(results))
+    parts.append(footer(results))
+    return "\n\n".join(part for part in parts if part)
+
+
+def inspecting(result: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    rows = []
+    for size, case in result["cases"].items():
+        warm, cold = by_name(case["warm"]), by_name(case["cold"])
+        ours, torch = warm["tensorkeep inspect"], warm["torch.load(mmap=True)"]
+        title = f"`inspect` a `.pth` of {size}"
+        rows.append(compared(title, ours, "`torch.load(mmap=True)`", torch, case["times_faster"]))
+        ours, torch = cold["tensorkeep inspect"], cold["torch.load(mmap=True)"]
+        rows.append(
+            (
+                "its bytes read from the device, cold",
+                volume(ours["read_kb"]),
+                f"`torch.load(mmap=True)` {volume(torch['read_kb'])}",
+                "",
+            )
+        )
+        if "safe_open" in warm:
+            ours, peer = warm["tensorkeep inspect"], warm["safe_open"]
+            times = peer["wall_ms"] / ours["wall_ms"]
+            name = "`safe_open` of the same tensors as safetensors"
+            rows.append(compared("", ours, name, peer, times))
+    return rows
+
+
+def converting(result: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    case = result["cases"]["2 GB"]
+    by = by_name(case["rows"])
+    rows = []
+    for title, ours, others in (
+        (
+            "`convert` 2 GB to safetensors, flushed to the device",
+            "tensorkeep convert",
+            {
+                "torch.load + save_file + fsync": "times_faster_fsync",
+                "torch.load(mmap) + save_file + fsync": "times_faster_mmap_fsync",
+                "cp + fsync": "times_cp_fsync",
+            },
+        ),
+        (
+            "the same, not flushed (tensorkeep always does; switched off for this line)",
+            "tensorkeep convert, no fsync",
+            {
+                "torch.load + save_file": "times_faster",
+                "torch.load(mmap) + save_file": "times_faster_mmap",
+                "cp": "times_cp",
+            },
+        ),
+    ):
+        for name, key in others.items():
+            times = 1 / case[key] if key.startswith("times_cp") else case[key]
+            rows.append(compared(title, by[ours], f"`{name}`", by[name], times))
+            title = ""
+    eight = by_name(result["cases"]["8 GB"]["rows"])["tensorkeep convert"]
+    rows.append(("`convert` 8 GB: memory at the peak", f"{eight['peak_mb']:.0f} MB", "", ""))
+    return rows
+
+
+def scanning(result: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    rows = []
+    for name, case in result["cases"].items():
+        by = by_name(case["rows"])
+        title = f"`scan` {name}"
+        for peer, times in case["times_faster"].items():
+            other = f"{peer} {result['peers'][peer]}"
+            rows.append(compared(title, by["tensorkeep scan"], other, by[peer], times))
+            title = ""
+    return rows
+
+
+def pickling(result: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    by = by_name(result["rows"])
+    ours = by["tensorkeep.pickles.run"]
+    title = f"the pickle of {result['tensors']:,} tensors, read inside a process"
+    mine = f"{duration(ours['inside_ms'])}, {result['kb_per_tensor']:.1f} kB a tensor"
+    rows = []
+    for name, times in result["times_faster"].items():
+        other = f"`{name}` {duration(by[name]['inside_ms'])}"
+        rows.append((title, mine, other, faster(times)))
+        title = mine = ""
+    return rows
+
+
+def growth(curves: dict[str, Any]) -> str:
+    """Whole processes again, small tensors, by their number."""
+    heads = [f"{point['tensors']:,} tensors" for point in next(iter(curves.values()))]
+    rows = []
+    for verb, points in curves.items():
+        cells = [f"{duration(p['wall_ms'])}, {p['peak_mb']:.0f} MB" for p in points]
+        rows.append((f"`{verb}`", *cells))
+    return table(("", *heads), rows)
+
+
+def missed(results: dict[str, dict[str, Any]]) -> str:
+    """What was aimed at and not reached in this run; "" if there is nothing."""
+    found = [
+        f"{name}, {row['what']}: {row['got']:g} ({row['bound']} {row['wanted']:g})"
+        for name, result in results.items()
+        for row in result["targets"]
+        if not row["met"]
+    ]
+    return "Targets missed in this run: " + "; ".join(found) + "." if found else ""
+
+
+def footer(results: dict[str, dict[str, Any]]) -> str:
+    """The machine. All figures are taken on one; if they were not, each date is named."""
+    first = next(iter(results.values()))["machine"]
+    loads = [value for result in results.values() for value in result["load_average"].values()]
+    dates = sorted({result["machine"]["date"] for result in results.values()})
+    return (
+        "Times are medians of fresh processes that took turns, from start to exit, with the file "
+        "in the page cache unless it says cold; a single run where a peer took more than 8 s; "
+        "memory is the peak of the process. "
+        f"{first['cpu']}, {first['cores']} cores, {first['memory_gb']:.0f} GB, "
+        f"Linux {first['kernel']}, {first['file_system']}, Python {first['python']}, "
+        f"torch {first['torch']}, safetensors {first['safetensors']}, {' and '.join(dates)}; "
+        f"load average {min(loads):.1f} to {max(loads):.1f}. "
+        "Every run is in [`bench/results`](bench/results)."
+    )
+
+
+def by_name(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {row["name"]: row for row in rows}
+
+
+def compared(
+    title: str, ours: dict[str, Any], name: str, peer: dict[str, Any], times: float
+) -> tuple[str, str, str, str]:
+    if "stopped_after_s" in peer:
+        return title, cost(ours), f"{name}: stopped after {peer['stopped_after_s']:.0f} s", ""
+    said = f", exit code {peer['exit']}" if "exit" in peer else ""
+    return title, cost(ours), f"{name} {cost(peer)}{said}", faster(times)
+
+
+def cost(row: dict[str, Any]) -> str:
+    return f"{duration(row['wall_ms'])}, {row['peak_mb']:,.0f} MB"
+
+
+def duration(ms: float) -> str:
+    return f"{ms:.0f} ms" if ms < 995 else f"{ms / 1e3:.1f} s"
+
+
+def volume(kb: float) -> str:
+    return f"{kb:.0f} kB" if kb < 1000 else f"{kb / 1e3:.1f} MB"
+
+
+def faster(times: float) -> str:
+    if 0.95 <= times < 1.05:
+        return "as fast"
+    if times < 1:
+        return f"{1 / times:.1f}x slower"
+    return f"**{times:.0f}x** faster" if times >= 10 else f"**{times:.1f}x** faster"
+
+
+def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def replaced(text: str, part: str) -> str:
+    """`text` with `part` between the marks. Raises ValueError if they are not there once."""
+    if text.count(START) != 1 or text.count(END) != 1:
+        raise ValueError(f"README.md must hold {START} and {END} once each")
+    before, _, rest = text.partition(START)
+    return f"{before}{START}\n{part}\n{END}{rest.partition(END)[2]}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--print", action="store_true", help="show it, and write nothing")
+    parser.add_argument("--results", type=Path, default=HERE / "results")
+    asked = parser.parse_args()
+    part = render(load(asked.results))
+    if asked.print:
+        print(part)
+        return
+    README.write_text(replaced(README.read_text(), part))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""Every figure, then the README: `make bench`, or `python bench/run.py`.
+
+Takes about a quarter of an hour on an idle machine of two cores, 20 GB of disk in the folder for
+temporary files (--files names another), and the network once, for the other scanners.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from common import HERE, arguments
+from report import FIGURES
+
+
+def main() -> None:
+    asked = arguments().parse_args()
+    folder = asked.files or Path(tempfile.mkdtemp(prefix="tensorkeep-bench-"))
+    options = ["--scale", asked.scale, "--runs", asked.runs, "--files", folder]
+    options += ["--peers", asked.peers or folder / "peers"]
+    options += ["--out", asked.out] if asked.out else []
+    try:
+        for name in FIGURES:
+            print(f"== {name}", flush=True)
+            command = [sys.executable, HERE / f"{name}.py", *options]
+            subprocess.run([str(word) for word in command], check=True)
+    finally:
+        if asked.files is None:
+            shutil.rmtree(folder)
+    if asked.scale == 1 and asked.out is None:
+        subprocess.run([sys.executable, str(HERE / "report.py")], check=True)
+
+
+if __name__ == "__main__":
+    main()
