@@ -170,6 +170,16 @@ class Checkpoint:
     def __len__(self) -> int:
         return len(self.tensors)
 
+    def advise_sequential(self) -> None:
+        """Tell the stores that most bytes will be read now, so that they read ahead."""
+        for blob in self._blobs:
+            blob.advise_sequential()
+
+    def check_unchanged(self) -> None:
+        """Raise `ChangedWhileRead` if somebody wrote to a file since it was opened."""
+        for blob in self._blobs:
+            blob.check_unchanged()
+
     def keys(self) -> list[str]:
         """Names of all tensors."""
         return list(self.tensors)

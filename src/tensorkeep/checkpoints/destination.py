@@ -24,12 +24,13 @@ from tensorkeep.checkpoints.writing import (
 )
 from tensorkeep.errors import AlreadyExists, BadArgument, Damaged, TensorkeepError
 from tensorkeep.facts import Limits
+from tensorkeep.formats.layout import Layout
 from tensorkeep.progress import Reporter
 from tensorkeep.stores import Blob, Sink
 from tensorkeep.stores._errors import mapped
 from tensorkeep.stores.local import LocalFolderSink, LocalSink
 from tensorkeep.stores.local.placing import require_parent
-from tensorkeep.stores.opening import path_of
+from tensorkeep.stores.opening import target_path
 
 DEFAULT_SHARD = 5_000_000_000
 _SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(I?)B?\s*$", re.IGNORECASE)
@@ -52,10 +53,8 @@ def resolve(
     destination: str | os.PathLike[str], to: str | None, shard_size: int | str | None
 ) -> Destination:
     """What `destination` asks for. Raises `BadArgument`, `UnknownScheme`."""
-    text = os.fspath(destination)
-    path = path_of(text)
-    if path is None:
-        raise BadArgument("DST", expected="a path", got=repr(text), remedy="Name a file to write.")
+    text = target_path(destination)
+    path = Path(text)
     size = shard_bytes(shard_size) if shard_size is not None else None
     kind = target_named(to) if to else None
     if path.name.endswith(".index.json"):
@@ -98,7 +97,7 @@ class Destination:
         """Names of the files that writing `plan` makes."""
         if self.shard_size is None:
             return [self.path.name]
-        parts = self._parts(plan)
+        parts = self.parts(plan)
         return [*parts, self.kind.index] if len(parts) > 1 else list(parts)
 
     def check(self, ckpt: Checkpoint, *, overwrite: bool) -> None:
@@ -149,41 +148,54 @@ class Destination:
         finally:
             reporter.finish()
 
-    def _write_file(
-        self, ckpt: Checkpoint, plan: Plan, overwrite: bool, verify: bool, reporter: Reporter
-    ) -> int | None:
-        layout = self.kind.layout(plan.request())
-        with LocalSink(self.path, overwrite=overwrite, size=layout.total) as sink:
-            write(plan, layout, sink, reporter)
-            compared = _compare(sink, plan) if verify else None
-            ckpt.check_unchanged()
-            sink.commit()
-        return compared
-
-    def _parts(self, plan: Plan) -> dict[str, Plan]:
+    def parts(self, plan: Plan) -> dict[str, Plan]:
+        """What goes into which file of the folder."""
         assert self.shard_size is not None
         cut = shards(plan, self.shard_size)
         if len(cut) == 1:
             return {self.kind.single: cut[0]}
         return {self.kind.part(at + 1, len(cut)): part for at, part in enumerate(cut)}
 
-    def _write_parts(
-        self, ckpt: Checkpoint, plan: Plan, overwrite: bool, verify: bool, reporter: Reporter
-    ) -> int | None:
-        parts = self._parts(plan)
-        compared = 0
-        with LocalFolderSink(self.path, overwrite=overwrite, replaceable=_is_ours) as folder:
+
+@dataclass(frozen=True, slots=True)
+class _Writing:
+    """One call of `Destination.write`."""
+
+    target: Destination
+    plan: Plan
+    ckpt: Checkpoint
+    overwrite: bool
+    verify: bool
+    reporter: Reporter
+
+    def file(self) -> tuple[int | None, list[str]]:
+        layout = self.target.kind.layout(self.plan.request())
+        path = self.target.path
+        with LocalSink(path, overwrite=self.overwrite, size=layout.total) as sink:
+            compared = self._fill(sink, self.plan, layout)
+            self.ckpt.check_unchanged()
+            sink.commit()
+        return compared if self.verify else None, []
+
+    def parts(self) -> tuple[int | None, list[str]]:
+        target, plan, compared = self.target, self.plan, 0
+        parts = target.parts(plan)
+        with LocalFolderSink(target.path, overwrite=self.overwrite, replaceable=_is_ours) as folder:
             for name, part in parts.items():
-                layout = self.kind.layout(part.request())
-                sink = folder.create(name, size=layout.total)
-                write(part, layout, sink, reporter)
-                compared += _compare(sink, part) if verify else 0
+                layout = target.kind.layout(part.request())
+                compared += self._fill(folder.create(name, size=layout.total), part, layout)
             if len(parts) > 1:
-                data = index_bytes(plan, parts, aliases=self.kind.holds_versions)
-                folder.create(self.kind.index, size=len(data)).write_at(0, data)
-            ckpt.check_unchanged()
+                data = index_bytes(plan, parts, aliases=target.kind.holds_versions)
+                folder.create(target.kind.index, size=len(data)).write_at(0, data)
+            self.ckpt.check_unchanged()
             folder.commit()
-        return compared if verify else None
+        left = folder.left_behind
+        notes = [f"the old folder could not be deleted whole: {left}"] if left else []
+        return compared if self.verify else None, notes
+
+    def _fill(self, sink: Sink, part: Plan, layout: Layout) -> int:
+        write(part, layout, sink, self.reporter)
+        return _compare(sink, part) if self.verify else 0
 
 
 def _is_ours(names: Iterable[str]) -> bool:
