@@ -15,7 +15,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -109,7 +108,7 @@ def _start(contestant: Contestant, out: Any, talk: Any) -> dict[str, Any]:
     answer, theirs = os.pipe()
     limit = str(contestant.limit_s)
     command = [sys.executable, "-I", "-S", STARTER, str(theirs), limit, *contestant.command]
-    with open(answer, "rb") as said:
+    with os.fdopen(answer, "rb") as said:
         try:
             subprocess.run(
                 [str(word) for word in command],

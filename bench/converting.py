@@ -6,8 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import files
-from common import Bench, Contestant, figure, interleave, python, ratio, removal, row_of, target
-from common import tensorkeep
+from common import (
+    Bench,
+    Contestant,
+    figure,
+    interleave,
+    python,
+    ratio,
+    removal,
+    row_of,
+    target,
+    tensorkeep,
+)
 
 TORCH = """
 import os, sys, torch

@@ -6,8 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import files
-from common import Bench, Contestant, drop_cache, figure, interleave, nothing, python, ratio
-from common import row_of, target, tensorkeep
+from common import (
+    Bench,
+    Contestant,
+    drop_cache,
+    figure,
+    interleave,
+    nothing,
+    python,
+    ratio,
+    row_of,
+    target,
+    tensorkeep,
+)
 
 TORCH = """
 import sys, torch
@@ -68,7 +79,9 @@ def targets(cases: dict[str, Any]) -> list[dict[str, Any]]:
     for name, case in cases.items():
         warm, cold = row_of(case["warm"], OURS), row_of(case["cold"], OURS)
         rows += [
-            target(f"{name}: torch.load(mmap=True) / ours", 12, case["times_faster"], at_least=True),
+            target(
+                f"{name}: torch.load(mmap=True) / ours", 12, case["times_faster"], at_least=True
+            ),
             target(f"{name}: ms, whole process", 150, warm["wall_ms"]),
             target(f"{name}: kB read from the device, cold", 1000, cold["read_kb"]),
         ]

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import files
-import peers
 from common import Bench, Contestant, figure, interleave, ratio, row_of, target, tensorkeep
+
+import peers
 
 OURS, INSPECT = "tensorkeep scan", "tensorkeep inspect"
 LIMIT_S = 60.0
@@ -24,9 +25,7 @@ def ways(path: Path, others: list[peers.Peer]) -> list[Contestant]:
         Contestant(INSPECT, tensorkeep("inspect", path)),
     ]
     for peer in others:
-        found.append(
-            Contestant(peer.name, [*peer.command, path], accept=ANY_EXIT, limit_s=LIMIT_S)
-        )
+        found.append(Contestant(peer.name, [*peer.command, path], accept=ANY_EXIT, limit_s=LIMIT_S))
     return found
 
 

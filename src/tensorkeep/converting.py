@@ -112,7 +112,10 @@ def convert(
         report.files = target.files(plan)
         target.check(ckpt, overwrite=overwrite)
         if not dry_run:
-            report.verified = target.write(ckpt, plan, overwrite, verify=verify, reporter=reporter)
+            report.verified, notes = target.write(
+                ckpt, plan, overwrite, verify=verify, reporter=reporter
+            )
+            report.notes += notes
         return report
 
 

@@ -175,11 +175,6 @@ class Checkpoint:
         for blob in self._blobs:
             blob.advise_sequential()
 
-    def check_unchanged(self) -> None:
-        """Raise `ChangedWhileRead` if somebody wrote to a file since it was opened."""
-        for blob in self._blobs:
-            blob.check_unchanged()
-
     def keys(self) -> list[str]:
         """Names of all tensors."""
         return list(self.tensors)

@@ -123,7 +123,9 @@ class Destination:
 
     def _check_empty(self) -> None:
         with mapped(self.name):
-            names = sorted(os.listdir(self.path)) if self.path.is_dir() else []
+            names = (
+                sorted(entry.name for entry in self.path.iterdir()) if self.path.is_dir() else []
+            )
         if names:
             raise AlreadyExists(
                 self.name,
@@ -134,17 +136,17 @@ class Destination:
 
     def write(
         self, ckpt: Checkpoint, plan: Plan, overwrite: bool, *, verify: bool, reporter: Reporter
-    ) -> int | None:
+    ) -> tuple[int | None, list[str]]:
         """Write it all and let it appear; with `verify`, compared before it appears.
 
-        Returns how many tensors were compared. Raises `ChangedWhileRead` if somebody wrote to
+        Returns how many tensors were compared, and notes. Raises `ChangedWhileRead` if somebody wrote to
         the source meanwhile: half of what was copied may be old and half new.
         """
+        ckpt.advise_sequential()
         reporter.start(f"writing {self.path.name}", plan.nbytes)
+        writing = _Writing(self, plan, ckpt, overwrite, verify, reporter)
         try:
-            if self.shard_size is None:
-                return self._write_file(ckpt, plan, overwrite, verify, reporter)
-            return self._write_parts(ckpt, plan, overwrite, verify, reporter)
+            return writing.file() if self.shard_size is None else writing.parts()
         finally:
             reporter.finish()
 

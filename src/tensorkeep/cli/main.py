@@ -65,7 +65,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     _prepare()
     given, debug = _without_debug(sys.argv[1:] if arguments is None else arguments)
     try:
-        code = cli.main(given, prog_name="tensorkeep", standalone_mode=False)
+        code = cli.main(given or ["--help"], prog_name="tensorkeep", standalone_mode=False)
     except (Exception, _Stopped) as error:  # whatever it is, the user gets a sentence
         if debug:
             traceback.print_exc()
@@ -81,7 +81,8 @@ def _prepare() -> None:
     for stream in ("stdin", "stdout", "stderr"):
         if getattr(sys, stream) is None:
             # Closed by the caller (`>&-`): the next file opened would get its number.
-            setattr(sys, stream, Path(os.devnull).open("r" if stream == "stdin" else "w"))
+            empty = Path(os.devnull).open("r" if stream == "stdin" else "w")  # noqa: SIM115
+            setattr(sys, stream, empty)
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)
         # nohup and shells that start a job in the background have said: ignore it.
@@ -103,9 +104,7 @@ def _without_debug(given: list[str]) -> tuple[list[str], bool]:
 
 
 def _explain(error: BaseException) -> int:
-    if isinstance(error, click.NoArgsIsHelpError):
-        error.show()
-    elif isinstance(error, click.ClickException):
+    if isinstance(error, click.ClickException):
         error_line(_usage(error).sentence())
     elif isinstance(error, TensorkeepError):
         error_line(error.sentence())
