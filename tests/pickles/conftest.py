@@ -111,11 +111,18 @@ def oracle() -> Oracle:
 
 def depends_on_objects(program) -> bool:
     """Whether the file's correctness depends on what its own calls would return."""
-    return any(isinstance(pickles_import.target, Extension) for pickles_import in program.trace
-               if isinstance(pickles_import, pickles.Import)) or any(
-        isinstance(step, Call) and (isinstance(step.args, Node) or odd_keywords(step.kwargs))
-        for step in program.trace
-    ) or any(anomaly.kind == "computed-name" for anomaly in program.anomalies)
+    return (
+        any(
+            isinstance(pickles_import.target, Extension)
+            for pickles_import in program.trace
+            if isinstance(pickles_import, pickles.Import)
+        )
+        or any(
+            isinstance(step, Call) and (isinstance(step.args, Node) or odd_keywords(step.kwargs))
+            for step in program.trace
+        )
+        or any(anomaly.kind == "computed-name" for anomaly in program.anomalies)
+    )
 
 
 def odd_keywords(kwargs) -> bool:

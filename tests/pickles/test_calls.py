@@ -127,7 +127,9 @@ def test_persistent_ids():
     assert program.persistents == [text, binary]
 
 
-@pytest.mark.parametrize(("data", "code"), [(b"\x82\x05", 5), (b"\x83\x05\x01", 261), (b"\x84\x05\0\0\0", 5)])
+@pytest.mark.parametrize(
+    ("data", "code"), [(b"\x82\x05", 5), (b"\x83\x05\x01", 261), (b"\x84\x05\0\0\0", 5)]
+)
 def test_extension(data, code):
     program = load(data + data + b"\x86.")
     assert isinstance(program.value[0], Extension)
@@ -182,7 +184,9 @@ def test_the_protocol_in_force_decides_on_the_mapping():
 
 
 def test_effects_are_kept_on_the_node_and_in_the_trace():
-    program = load(b"ca\nB\n)R}Nb(K\x01eK\x02a(K\x03\x90K\x04K\x05s(K\x06K\x07u.".replace(b"}Nb", b"}b"))
+    program = load(
+        b"ca\nB\n)R}Nb(K\x01eK\x02a(K\x03\x90K\x04K\x05s(K\x06K\x07u.".replace(b"}Nb", b"}b")
+    )
     effects = program.value.effects
     assert [effect.kind for effect in effects] == [
         "BUILD", "APPENDS", "APPEND", "ADDITEMS", "SETITEM", "SETITEMS"

@@ -96,7 +96,9 @@ def test_memoize_counts_entries_and_may_overwrite(oracle):
     assert oracle.same(data)
 
 
-@pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0), (1, 0, 3, 2), (2, 2, 0, 1), (5, 0, 9, 1)])
+@pytest.mark.parametrize(
+    "order", [(0, 1, 2, 3), (3, 2, 1, 0), (1, 0, 3, 2), (2, 2, 0, 1), (5, 0, 9, 1)]
+)
 def test_memo_in_any_order(order, oracle):
     puts = b"".join(b"K" + bytes([n, 0x71, i]) + b"0" for n, i in enumerate(order))
     for index in order:

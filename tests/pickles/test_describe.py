@@ -72,16 +72,16 @@ def test_the_limit_holds(limit):
 
 
 HOSTILE = {
-    "tuples": b"N" + b"\x85" * 500_000 + b".",
-    "lists": b"]" * 500_000 + b"a" * 499_999 + b".",
-    "calls": b"ca\nB\n" + b")R" * 500_000 + b".",
-    "arguments": b"(ca\nB\n" * 300_000 + b"o" * 300_000 + b".",
-    "persistent": b"N" + b"Q" * 500_000 + b".",
+    "tuples": b"N" + b"\x85" * 200_000 + b".",
+    "lists": b"]" * 200_000 + b"a" * 199_999 + b".",
+    "calls": b"ca\nB\n" + b")R" * 200_000 + b".",
+    "arguments": b"(ca\nB\n" * 200_000 + b"o" * 200_000 + b".",
+    "persistent": b"N" + b"Q" * 200_000 + b".",
     "graph": b"N" + b"2\x86" * 200 + b".",
     "calls graph": b"ca\nB\n" + b"2\x85R" * 200 + b".",
     "wide": b"](" + b"N" * 1_000_000 + b"e.",
     "states": b"ca\nB\n" * 100_000 + b"b" * 99_999 + b".",
-    "keywords": b"ca\nB\n" + b")}\x92" * 300_000 + b".",
+    "keywords": b"ca\nB\n" + b")}\x92" * 200_000 + b".",
     "text": b"X" + (10_000_000).to_bytes(4, "little") + b"\x1b" * 10_000_000 + b".",
     "name": b"ca\n" + b"\x1b" * 10_000_000 + b"\n.",
     "digits": b"\x8b" + (10_000_000).to_bytes(4, "little") + b"\x01" * 10_000_000 + b".",

@@ -19,13 +19,73 @@ NAMES = [b"collections\nOrderedDict\n", b"fractions\nFraction\n", b"datetime\nda
 # CPython complains on stderr, harmlessly, when BYTEARRAY8 asks for more than there is memory.
 NOT_A_LENGTH = sorted(set(range(256)) - {0x8D, 0x8E, 0x96})
 NUMBER_CHARS = "0123456789+-_xXoObBeE.LnaifNIF \t\v\0"
-TEXT_PIECES = ["a", "é", "\\", "\\n", "\\x41", "\\x4", "\\101", "\\8", "\\u00e9", "\\u12", "'", '"',
-               "\\\\", "\0", "\\U0001F600", "\\ud800", "\\q"]
-NUMBERS = ["0", "00", "01", "1", "-1", "010", "08", "0x1f", "-0X1F", "0b11", "0o17", "0_1", "1_000",
-           " 12", "12 ", "12L", "L", "9223372036854775807", "9223372036854775808", "1\0x", "\0",
-           "-9223372036854775809", "0777777777777777777777777", "0xffffffffffffffffff", "1e5", "nan",
-           "inf", "-Infinity", "1e999", "1.", ".5", ".", "1e", "+7", "--7", "1.5\0", "1_0.5", "0 ",
-           "1e-999", "0x", "_1", "1_", "+", "- 1", "4" * 30, "00000000000000000000000000000001"]
+TEXT_PIECES = [
+    "a",
+    "é",
+    "\\",
+    "\\n",
+    "\\x41",
+    "\\x4",
+    "\\101",
+    "\\8",
+    "\\u00e9",
+    "\\u12",
+    "'",
+    '"',
+    "\\\\",
+    "\0",
+    "\\U0001F600",
+    "\\ud800",
+    "\\q",
+]
+NUMBERS = [
+    "0",
+    "00",
+    "01",
+    "1",
+    "-1",
+    "010",
+    "08",
+    "0x1f",
+    "-0X1F",
+    "0b11",
+    "0o17",
+    "0_1",
+    "1_000",
+    " 12",
+    "12 ",
+    "12L",
+    "L",
+    "9223372036854775807",
+    "9223372036854775808",
+    "1\0x",
+    "\0",
+    "-9223372036854775809",
+    "0777777777777777777777777",
+    "0xffffffffffffffffff",
+    "1e5",
+    "nan",
+    "inf",
+    "-Infinity",
+    "1e999",
+    "1.",
+    ".5",
+    ".",
+    "1e",
+    "+7",
+    "--7",
+    "1.5\0",
+    "1_0.5",
+    "0 ",
+    "1e-999",
+    "0x",
+    "_1",
+    "1_",
+    "+",
+    "- 1",
+    "4" * 30,
+    "00000000000000000000000000000001",
+]
 
 INDEXES = [b"0", b"1", b"00", b" 1", b"1 ", b"0_1", b"1\0x", b"-1", b"", b"x", b"1L", b"0x1", b"+2"]
 
@@ -52,14 +112,17 @@ def sized(rng, code: str, body: bytes) -> bytes:
 
 def atom(rng) -> bytes:
     if rng.random() < 0.7:
-        return rng.choice([b"N", b"\x88", b")", b"K\x02", b"X\x01\x00\x00\x00k", b"I7\n", b"U\x01a"])
+        return rng.choice(
+            [b"N", b"\x88", b")", b"K\x02", b"X\x01\x00\x00\x00k", b"I7\n", b"U\x01a"]
+        )
     return rng.choice([
         lambda: b"N", lambda: b"\x88", lambda: b"\x89", lambda: b")",
         lambda: b"K" + rng.randbytes(1), lambda: b"M" + rng.randbytes(2),
         lambda: b"J" + rng.randbytes(4), lambda: b"G" + rng.randbytes(8),
         lambda: b"\x8a" + sized(rng, "<B", rng.randbytes(rng.randrange(12))),
         lambda: b"\x8b" + sized(rng, "<i", rng.randbytes(rng.randrange(12))),
-        lambda: b"I" + number(rng) + b"\n", lambda: b"L" + number(rng) + rng.choice([b"L\n", b"\n"]),
+        lambda: b"I" + number(rng) + b"\n",
+        lambda: b"L" + number(rng) + rng.choice([b"L\n", b"\n"]),
         lambda: b"F" + number(rng) + b"\n",
         lambda: b"S" + quoted(rng) + b"\n", lambda: b"V" + text(rng) + b"\n",
         lambda: b"U" + sized(rng, "<B", text(rng)), lambda: b"T" + sized(rng, "<I", text(rng)),
@@ -73,7 +136,9 @@ def atom(rng) -> bytes:
 
 
 def index(rng) -> int:
-    return rng.choice([0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 4, 5, 9, 200] if rng.random() < 0.3 else [0, 1, 2])
+    return rng.choice(
+        [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 4, 5, 9, 200] if rng.random() < 0.3 else [0, 1, 2]
+    )
 
 
 def memo(rng) -> bytes:

@@ -10,7 +10,9 @@ from tensorkeep.pickles import Effect, Global, load, run
 BYTES = b"\x96\x03" + bytes(7) + b"abc"
 
 
-@pytest.mark.parametrize("state", [b"N", b"NN\x86", b"N}\x86", b"}", b"}}\x86", b"K\x01", b"N}K\x01Ns\x86", b"()t", b"]"])
+@pytest.mark.parametrize(
+    "state", [b"N", b"NN\x86", b"N}\x86", b"}", b"}}\x86", b"K\x01", b"N}K\x01Ns\x86", b"()t", b"]"]
+)
 @pytest.mark.parametrize("target", [b"]", b"}", b"K\x01", b")", b"N", b"\x8f"])
 def test_build_on_native_values(target, state, oracle):
     data = target + state + b"b."

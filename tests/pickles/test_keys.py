@@ -16,7 +16,11 @@ def long_int(value: int) -> bytes:
 
 
 def test_ordinary_keys_are_stored():
-    data = b"}(NK\x01\x88K\x02G" + bytes(8) + b"K\x03K\x07K\x08\x86K\x04C\x01aK\x05ca\nB\nK\x06(K\x01\x91K\x07u."
+    data = (
+        b"}(NK\x01\x88K\x02G"
+        + bytes(8)
+        + b"K\x03K\x07K\x08\x86K\x04C\x01aK\x05ca\nB\nK\x06(K\x01\x91K\x07u."
+    )
     value = load(data).value
     assert value[None] == 1
     assert value[True] == 2

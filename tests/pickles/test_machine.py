@@ -143,6 +143,10 @@ def test_any_bytes(data):
     accept(data)
 
 
-@given(st.lists(st.sampled_from(list(b"().012]}NK)\x85\x86\x87ltdaesuRobQ\x81\x8f\x90\x91\x92\x93\x94\x98"))))
+@given(
+    st.lists(
+        st.sampled_from(list(b"().012]}NK)\x85\x86\x87ltdaesuRobQ\x81\x8f\x90\x91\x92\x93\x94\x98"))
+    )
+)
 def test_any_opcodes(codes):
     accept(bytes(codes) + b".")

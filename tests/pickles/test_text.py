@@ -46,7 +46,8 @@ def test_int(text, expected):
 
 
 @pytest.mark.parametrize(
-    "text", [b"", b" ", b"08", b"1L", b"0x", b"_1", b"1__0", b"--1", b"1.0", b"0777777777777777777777777"]
+    "text",
+    [b"", b" ", b"08", b"1L", b"0x", b"_1", b"1__0", b"--1", b"1.0", b"0777777777777777777777777"],
 )
 def test_int_refused(text):
     with pytest.raises(Damaged, match="byte 0, opcode INT"):
@@ -75,7 +76,9 @@ def test_digits_up_to_the_limit_and_hexadecimal_beyond_it():
     assert value(b"I0x" + b"f" * 10_000 + b"\n.") == (1 << 40_000) - 1
 
 
-@pytest.mark.parametrize("text", [b"1", b"1.", b".5", b"-1e3", b"1E+02", b"INF", b"-infinity", b"1e-999"])
+@pytest.mark.parametrize(
+    "text", [b"1", b"1.", b".5", b"-1e3", b"1E+02", b"INF", b"-infinity", b"1e-999"]
+)
 def test_float(text):
     assert value(b"F" + text + b"\n.") == pickle.loads(b"F" + text + b"\n.") == float(text)
 
@@ -85,7 +88,9 @@ def test_float_nan_and_nul():
     assert value(b"F1.5\0rest\n.") == 1.5
 
 
-@pytest.mark.parametrize("text", [b" 1", b"1 ", b"1_0", b".", b"1e", b"0x1p3", b"1e999", b"infinit", b"", b"1e400"])
+@pytest.mark.parametrize(
+    "text", [b" 1", b"1 ", b"1_0", b".", b"1e", b"0x1p3", b"1e999", b"infinit", b"", b"1e400"]
+)
 def test_float_refused(text):
     with pytest.raises(Damaged):
         load(b"F" + text + b"\n.")
@@ -111,7 +116,9 @@ def test_string_with_an_unknown_escape_keeps_it_and_does_not_warn():
     assert value(b"S'\\q\\8'\n.") == "\\q\\8"  # warnings are errors in these tests
 
 
-@pytest.mark.parametrize("text", [rb"abc", rb"'", rb"'abc", rb"'a\'", rb"'\x4'", rb"'a' ", rb"'\xff'"])
+@pytest.mark.parametrize(
+    "text", [rb"abc", rb"'", rb"'abc", rb"'a\'", rb"'\x4'", rb"'a' ", rb"'\xff'"]
+)
 def test_string_refused(text):
     with pytest.raises(Damaged):
         load(b"S" + text + b"\n.")
