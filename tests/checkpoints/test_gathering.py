@@ -288,16 +288,13 @@ def test_a_box_counts_what_it_reads(tensor):
         assert (reads, units) == (way.reads, way.units)
 
 
-@given(st.lists(st.integers(1, 70), max_size=4))
+@pytest.mark.parametrize("counts", [(), (3,), (5000,), (4, 1, 6), (3, 70, 90), (2, 5000, 2)])
 def test_walk_visits_every_combination_once_and_in_order(counts):
     steps = [1000**at for at in range(len(counts))]
-    seen = list(_moving.walk(counts, steps, counts))
     expected = [(0, 0)]
     for count, step in zip(counts, steps, strict=True):
         expected = [(x + n * step, y + n * count) for x, y in expected for n in range(count)]
-        if len(expected) > 200_000:
-            return
-    assert seen == expected
+    assert list(_moving.walk(counts, steps, counts)) == expected
 
 
 def test_importing_it_needs_neither_torch_nor_numpy():

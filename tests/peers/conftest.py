@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 # Read when the frameworks are imported: nothing here may ask a network.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
-# One that does not fit the torch beside it makes `import lightning` fail; nothing here needs it.
-sys.modules.setdefault("torchvision", None)
 
 import pytest
 import torch

@@ -46,7 +46,7 @@ def move(source: Side, target: Side, extents: Sequence[int], unit: int) -> None:
 
     The strides of `target` are not 0; both buffers are whole units long.
     """
-    steps = joined(extents, source.stride, target.stride) or [(1, 1, 1)]
+    steps = joined(extents, source.stride, target.stride)
     best = min(range(len(steps)), key=lambda which: nanoseconds(steps[which], unit))
     step = steps.pop(best)
     pairs = walk([s[0] for s in steps], [s[1] for s in steps], [s[2] for s in steps])
@@ -69,7 +69,7 @@ def joined(extents: Sequence[int], near: Sequence[int], far: Sequence[int]) -> l
         else:
             steps.append((count, x, y))
     steps.reverse()
-    return steps
+    return steps or [(1, 1, 1)]
 
 
 def nanoseconds(step: Step, unit: int) -> float:

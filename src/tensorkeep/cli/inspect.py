@@ -18,6 +18,8 @@ _KINDS = {
 }
 _DEAD_WORTH_SAYING = 0.01
 _VALUES_SHOWN = 12
+# What torch's optimizers call the tensors that they keep for each parameter.
+_MOMENTS = {"exp_avg", "momentum_buffer", "square_avg", "acc_delta", "exp_inf", "sum", "ax"}
 
 
 @click.command("inspect")
@@ -116,13 +118,34 @@ def _branch(node: Node, last: bool, indent: str) -> list[tuple[str, str, Node]]:
         node = node.children[0]
         label += f".{escape(node.label)}"
     rows = [(f"{indent}{'└─' if last else '├─'} ", label, node)]
+    if _is_moments(node):
+        return rows
     below = indent + ("   " if last else "│  ")
     for child, is_last in _last(node.children):
         rows += _branch(child, is_last, below)
     return rows
 
 
+def _is_moments(node: Node) -> bool:
+    """Whether this is what an optimizer keeps for one parameter: that reads best as one line."""
+    leaves = all(child.ref is not None for child in node.children)
+    return leaves and any(child.label in _MOMENTS for child in node.children)
+
+
+def _moments(node: Node) -> list[tuple[str, str]]:
+    refs = [(escape(child.label), child.ref) for child in node.children if child.ref is not None]
+    largest = max((ref for _, ref in refs), key=lambda ref: ref.record.numel)
+    names = ", ".join(label for label, _ in refs)
+    return [
+        (f"  {largest.dtype:<9}", "cyan"),
+        (f" {list(largest.shape)}", ""),
+        (f"  {names}", "dim"),
+    ]
+
+
 def _facts(node: Node) -> list[tuple[str, str]]:
+    if _is_moments(node):
+        return _moments(node)
     if node.ref is not None:
         shape = list(node.ref.shape)
         tie = [(f"  = {escape(node.ref.tied_to)}", "magenta")] if node.ref.tied_to else []
@@ -170,7 +193,8 @@ def _unread(report: InspectReport) -> list[Line]:
 
 
 def _values(report: InspectReport, every: bool) -> list[Line]:
-    found = _flat(plain(report.values), "")
+    # What stands at the top of the file (the epoch, a metric) before the depths of param_groups.
+    found = sorted(_flat(plain(report.values), ""), key=lambda row: row[0].count("."))
     if not found:
         return []
     shown = found if every else found[:_VALUES_SHOWN]
