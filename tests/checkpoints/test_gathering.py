@@ -52,7 +52,8 @@ def stored(tensor: torch.Tensor) -> Store:
 
 
 def contiguous_bytes(tensor: torch.Tensor) -> bytes:
-    return tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+    flat = torch.empty(tensor.numel(), dtype=tensor.dtype).copy_(tensor.reshape(-1))
+    return flat.view(torch.uint8).numpy().tobytes()
 
 
 def check(tensor: torch.Tensor, block: int) -> Store:
@@ -123,7 +124,7 @@ def test_what_programs_do_to_tensors(tensor, block):
 
 
 def large() -> dict[str, torch.Tensor]:
-    floats, bytes_, halves = values(torch.float32, 1 << 18), values(torch.uint8, 1 << 18), None
+    floats, bytes_ = values(torch.float32, 1 << 18), values(torch.uint8, 1 << 18)
     halves = values(torch.int16, 1 << 18)
     return {
         "transposed": floats.view(512, 512).t(),
@@ -145,7 +146,7 @@ def large() -> dict[str, torch.Tensor]:
         "expanded bytes": bytes_[:1000, None].expand(1000, 300),
         "windows": floats.unfold(0, 64, 32),
         "dense windows": halves[:20_000].unfold(0, 16, 1),
-        "many twos": halves.view([2] * 18).permute(*reversed(range(18))),
+        "many twos": halves[: 1 << 14].view([2] * 14).permute(*reversed(range(14))),
     }
 
 
@@ -155,9 +156,9 @@ def test_large_views_in_bounded_memory_and_reads(name, block):
     tensor = large()[name]
     store = check(tensor, block)
     first, last = strided(tensor).span()
-    assert store.amount <= 8 * max(tensor.nbytes, last - first)
-    # Enough bytes in a read: no more than one read for each 32 bytes, or one for each element.
-    assert len(store.reads) <= max(store.amount / 32, 4)
+    close = any(0 < s * tensor.element_size() <= 4096 for s in strided(tensor).stride if s > 1)
+    assert store.amount <= 8 * max(tensor.nbytes, last - first) or close
+    assert store.amount / len(store.reads) >= min(64, last - first)
     view, sink = strided(tensor), 0
     data = store.data
 
@@ -193,15 +194,12 @@ def test_a_contiguous_view_is_read_block_by_block():
     assert store.reads == [(80, 4000), (4080, 3920)]
 
 
-@pytest.mark.parametrize("tensor", [torch.zeros(()), torch.zeros(1, 1).t(), torch.zeros(3, 1, 1)])
-def test_dimensions_of_size_one_say_nothing(tensor):
-    odd = tensor.as_strided(tensor.shape, [s if n > 1 else 99 for n, s in enumerate_sizes(tensor)])
-    store = check(odd, 1 << 20)
-    assert len(store.reads) == 1
-
-
-def enumerate_sizes(tensor: torch.Tensor) -> list[tuple[int, int]]:
-    return list(zip(tensor.shape, tensor.stride(), strict=True))
+@pytest.mark.parametrize(("shape", "stride"), [((), ()), ((1, 1), (99, 0)), ((3, 1), (1, 99))])
+def test_dimensions_of_size_one_say_nothing(shape, stride):
+    tensor = torch.arange(9.0).as_strided(shape, stride)
+    store = check(tensor, 1 << 20)
+    assert tensor.is_contiguous()
+    assert store.reads == [(0, tensor.nbytes)]
 
 
 @pytest.mark.parametrize("shape", [(0,), (3, 0), (0, 4), (2, 0, 5)])

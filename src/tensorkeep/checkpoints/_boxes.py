@@ -16,8 +16,9 @@ from tensorkeep.checkpoints._moving import joined, nanoseconds, walk
 
 # Nanoseconds, measured on memory-resident files: a read, a byte of it, a part.
 _READ, _BYTE, _PART = 3000.0, 0.2, 20_000.0
-# How many times the result, or the stretch of storage that it spans, may be read in all.
-_AMPLIFICATION = 8
+# How many times the result, or the stretch of storage that it spans, may be read in all. Gaps
+# under a page do not count: a device reads whole pages.
+_AMPLIFICATION, _PAGE = 8, 4096
 # Rows that lie a power of two apart share a few sets of the processor's cache and push each
 # other out: such rows are laid an odd number of cache lines apart.
 _LINE = 64
@@ -214,9 +215,13 @@ def _candidates(view: View, room: int, scratch: int) -> Iterator[tuple[float, in
         boxes = prod(view.shape[:axis]) * -(-view.shape[axis] // rows)
         for inner in range(view.moving + 1):
             way = box(view, extents, inner, scratch)
-            # A unit at a time is never more than the result has: there is always a candidate.
-            if way and (inner == 0 or boxes * way.units <= budget):
+            if way and (_no_gap(view, inner) or boxes * way.units <= budget):
                 yield _cost(way, view.unit) / size, size, Plan(axis, rows, inner)
+
+
+def _no_gap(view: View, inner: int) -> bool:
+    """Whether a read that spans `inner` dimensions leaves out no page. A single unit never does."""
+    return inner == 0 or view.stride[view.order[view.moving - inner]] * view.unit <= _PAGE
 
 
 def _cost(way: Box, unit: int) -> float:

@@ -89,7 +89,8 @@ def gather(
     element at least); a piece may be changed by the caller and is valid until the next step.
 
     Memory: up to 9 blocks; one where the view is contiguous. Bytes asked for: at most 8 times the
-    larger of the result and the stretch of storage that the view spans, most often once. The
+    larger of the result and the stretch of storage that the view spans, most often once; more only
+    where elements lie less than a page apart, so that the pages would be read anyway. The
     caller has checked `view.span()`, and that a result of `view.nbytes` is wanted: an expanded
     view of few bytes may have an enormous one. Raises what `read_into` raises.
     """

@@ -53,6 +53,8 @@ def _by_key(index: Index) -> dict[str, Part]:
         part.direct = part.direct or len(path) == 1
     leaves = [path for path, _ in index.leaves]
     optimizers = {str(path[0]) for path in leaves if len(path) > 2 and path[1] == "param_groups"}
+    if any(len(path) > 1 and path[0] == "param_groups" for path in leaves):
+        optimizers.add("state")  # the file is an optimizer's own state dict
     for name in optimizers & parts.keys():
         parts[name].optimizer = True
     for path, value in index.leaves:
