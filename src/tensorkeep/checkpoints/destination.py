@@ -139,8 +139,8 @@ class Destination:
     ) -> tuple[int | None, list[str]]:
         """Write it all and let it appear; with `verify`, compared before it appears.
 
-        Returns how many tensors were compared, and notes. Raises `ChangedWhileRead` if somebody wrote to
-        the source meanwhile: half of what was copied may be old and half new.
+        Returns how many tensors were compared, and notes. Raises `ChangedWhileRead` if somebody
+        wrote to the source meanwhile: half of what was copied may be old and half new.
         """
         ckpt.advise_sequential()
         reporter.start(f"writing {self.path.name}", plan.nbytes)

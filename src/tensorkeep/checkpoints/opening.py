@@ -9,7 +9,6 @@ from pathlib import Path
 from tensorkeep import formats
 from tensorkeep.checkpoints import index
 from tensorkeep.checkpoints.checkpoint import Checkpoint
-from tensorkeep.checkpoints.directory import find
 from tensorkeep.facts import Limits
 from tensorkeep.formats._model import Contents
 from tensorkeep.stores import Blob
@@ -43,6 +42,8 @@ def _is_sharded(path: Path) -> bool:
 
 
 def _open_directory(path: Path, limits: Limits) -> Checkpoint:
+    from tensorkeep.checkpoints.directory import find  # a single file need not wait for it
+
     blobs: list[Blob] = []
     folder = LocalFolder(path if path.is_dir() else path.parent)
 

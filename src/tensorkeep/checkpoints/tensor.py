@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from tensorkeep.checkpoints.gathering import Strided, gather
 from tensorkeep.errors import Unsupported
 from tensorkeep.facts import TensorInfo
 from tensorkeep.formats._model import TensorRecord
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from tensorkeep.checkpoints.gathering import Strided
 
 BLOCK = 1 << 20
 
@@ -66,6 +67,8 @@ class TensorRef:
     @property
     def strided(self) -> Strided:
         """The view, in elements of its storage."""
+        from tensorkeep.checkpoints.gathering import Strided  # `inspect` never moves a byte
+
         record = self.record
         return Strided(record.dtype.itemsize, record.shape, record.stride, record.offset)
 
@@ -82,6 +85,8 @@ class TensorRef:
         A piece is valid until the next is asked for. Raises `Damaged` when the file does not
         have the bytes, and what its store raises.
         """
+        from tensorkeep.checkpoints.gathering import gather
+
         record = self.record
         record.check(self.name)
         storage = record.storage

@@ -100,7 +100,15 @@ def _draw(lines: Iterable[Line], stream: TextIO) -> None:
     console = Console(file=stream, markup=False, highlight=False, emoji=False)
     for line in lines:
         spans = [(line, "")] if isinstance(line, str) else line
-        console.print(Text.assemble(*spans), soft_wrap=True)
+        label = len(spans[0][0])
+        if len(spans) == 2 and label < console.width // 2:
+            # A sentence behind its label: what does not fit goes on below the sentence.
+            rows = Text.assemble(spans[1]).wrap(console, console.width - label)
+            for at, row in enumerate(rows or [Text("")]):
+                lead = spans[0] if at == 0 else (" " * label, "")
+                console.print(Text.assemble(lead, row), soft_wrap=True)
+        else:
+            console.print(Text.assemble(*spans), soft_wrap=True)
 
 
 def short(text: object) -> str:

@@ -87,7 +87,7 @@ def _file(file: FileReport) -> list[Line]:
 def _finding(finding: Finding) -> list[Line]:
     # Texts are escaped by whoever took them out of the file.
     lines: list[Line] = [
-        [("  " + finding.severity, _STYLE[finding.severity]), (f"  {escape(finding.what)}", "")],
+        [(f"  {finding.severity}  ", _STYLE[finding.severity]), (escape(finding.what), "")],
         [("    at      ", "dim"), (escape(finding.where), "")],
         [("    why     ", "dim"), (escape(finding.why), "")],
     ]

@@ -10,7 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tensorkeep.errors import escape
-from tensorkeep.pickles.values import Call, Effect, Extension, Global, Import, Node, Persistent
+from tensorkeep.pickles.values import (
+    Call,
+    Effect,
+    Extension,
+    Global,
+    Import,
+    Node,
+    Persistent,
+    write_with,
+)
 
 _MAX_BITS = 256  # longer integers are shown by their length; str() of them takes quadratic time
 _BRACKETS: dict[type, tuple[str, str]] = {
@@ -149,3 +158,6 @@ def _pairs(items: dict[object, object]) -> Iterator[object]:
         if number:
             yield _Text(", ")
         yield from (key, _Text(": "), value)
+
+
+write_with(describe)

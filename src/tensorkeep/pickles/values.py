@@ -8,10 +8,20 @@ as the file likes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tensorkeep.errors import TensorkeepError
 from tensorkeep.facts import Anomaly
+
+# What writes a value as a line of text: `describe` puts itself here, as it knows these classes
+# and they cannot import it.
+_writer: list[Callable[[object], str]] = [object.__repr__]
+
+
+def write_with(writer: Callable[[object], str]) -> None:
+    """Let `writer` make the `repr` of nodes, effects and imports."""
+    _writer[0] = writer
 
 
 class Node:
@@ -27,9 +37,7 @@ class Node:
     offset: int
 
     def __repr__(self) -> str:
-        from tensorkeep.pickles.describe import describe
-
-        return describe(self)
+        return _writer[0](self)
 
 
 class Global(Node):
@@ -137,9 +145,7 @@ class Effect:
         self.offset = offset
 
     def __repr__(self) -> str:
-        from tensorkeep.pickles.describe import describe
-
-        return describe(self)
+        return _writer[0](self)
 
 
 class Import:
@@ -153,9 +159,7 @@ class Import:
         self.offset = offset
 
     def __repr__(self) -> str:
-        from tensorkeep.pickles.describe import describe
-
-        return describe(self)
+        return _writer[0](self)
 
 
 @dataclass(slots=True, eq=False)
