@@ -6,7 +6,7 @@ import click
 
 from tensorkeep.checkpoints.folding import Node
 from tensorkeep.cli.options import EXISTING, FORMAT
-from tensorkeep.cli.output import Line, many, note_lines, number, show, show_json, size
+from tensorkeep.cli.output import Line, many, note_lines, number, short, show, show_json, size
 from tensorkeep.errors import escape
 from tensorkeep.inspecting import InspectReport, inspect, plain
 
@@ -18,6 +18,8 @@ _KINDS = {
 }
 _DEAD_WORTH_SAYING = 0.01
 _VALUES_SHOWN = 12
+# A tree that does not fold is no overview any more: its beginning, and how to have it all.
+_ROWS_SHOWN = 240
 # What torch's optimizers call the tensors that they keep for each parameter.
 _MOMENTS = {"exp_avg", "momentum_buffer", "square_avg", "acc_delta", "exp_inf", "sum", "ax"}
 
@@ -76,14 +78,14 @@ def _sections(report: InspectReport) -> list[Line]:
     if len(report.sections) < 2:
         return []
     total = sum(section.nbytes for section in report.sections) or 1
-    width = max(len(escape(section.name)) for section in report.sections)
+    width = max(len(short(section.name)) for section in report.sections)
     lines: list[Line] = [""]
     for section in report.sections:
         bar = "█" * max(1, round(24 * section.nbytes / total))
         taken = "  weights" if section.name == report.weights else ""
         lines.append(
             [
-                (f"{escape(section.name):<{width}}", "bold"),
+                (f"{short(section.name):<{width}}", "bold"),
                 (f"  {number(section.tensors):>7} tensors  {size(section.nbytes):>8}  ", ""),
                 (f"{bar:<24}", "blue"),
                 (f" {100 * section.nbytes / total:3.0f}%", "dim"),
@@ -96,13 +98,17 @@ def _sections(report: InspectReport) -> list[Line]:
 def _trees(report: InspectReport) -> list[Line]:
     lines: list[Line] = []
     for section, nodes in report.trees.items():
-        title = escape(section) or "tensors"
-        rows = [row for node in _last(nodes) for row in _branch(*node, "")]
+        title = short(section) or "tensors"
+        every = [row for node in _last(nodes) for row in _branch(*node, "")]
+        rows = every[:_ROWS_SHOWN]
         width = max((len(prefix) + len(label) for prefix, label, _ in rows), default=0)
         lines += ["", [(title, "bold")]]
         for prefix, label, node in rows:
             room = " " * (width - len(prefix) - len(label))
             lines.append([(prefix, "dim"), (label, ""), (room, ""), *_facts(node)])
+        if len(rows) < len(every):
+            more = f"and {number(len(every) - len(rows))} more lines; --tensors lists every tensor"
+            lines.append([(more, "dim")])
     return lines
 
 
@@ -112,11 +118,11 @@ def _last(nodes: list[Node]) -> list[tuple[Node, bool]]:
 
 def _branch(node: Node, last: bool, indent: str) -> list[tuple[str, str, Node]]:
     """Rows of (what is drawn before, label, node). The tree's depth is bounded where it is made."""
-    label = escape(node.label) or "(no name)"
+    label = short(node.label) or "(no name)"
     while len(node.children) == 1 and node.count == 1 and node.ref is None:
         # A chain without a fork reads better as one line.
         node = node.children[0]
-        label += f".{escape(node.label)}"
+        label = short(f"{label}.{node.label}")
     rows = [(f"{indent}{'└─' if last else '├─'} ", label, node)]
     if _is_moments(node):
         return rows
@@ -148,20 +154,20 @@ def _facts(node: Node) -> list[tuple[str, str]]:
         return _moments(node)
     if node.ref is not None:
         shape = list(node.ref.shape)
-        tie = [(f"  = {escape(node.ref.tied_to)}", "magenta")] if node.ref.tied_to else []
+        tie = [(f"  = {short(node.ref.tied_to)}", "magenta")] if node.ref.tied_to else []
         return [(f"  {node.ref.dtype:<9}", "cyan"), (f" {shape!s}", ""), *tie]
     times = f"x{node.count}  " if node.count > 1 else ""
     return [(f"  {times}{many(node.tensors, 'tensor')}, {size(node.nbytes)}", "dim")]
 
 
 def _every_tensor(report: InspectReport) -> list[Line]:
-    width = max((len(escape(tensor.name)) for tensor in report.tensors), default=0)
+    width = max((len(short(tensor.name)) for tensor in report.tensors), default=0)
     lines: list[Line] = [""]
     for tensor in report.tensors:
-        tie = [(f"  = {escape(tensor.tied_to)}", "magenta")] if tensor.tied_to else []
+        tie = [(f"  = {short(tensor.tied_to)}", "magenta")] if tensor.tied_to else []
         lines.append(
             [
-                (f"{escape(tensor.name):<{width}}", ""),
+                (f"{short(tensor.name):<{width}}", ""),
                 (f"  {tensor.dtype:<9}", "cyan"),
                 (f" {size(tensor.nbytes):>8}  {list(tensor.shape)}", ""),
                 *tie,
@@ -176,7 +182,7 @@ def _ties(report: InspectReport) -> list[Line]:
         return []
     lines: list[Line] = ["", [("tied", "bold"), ("  one tensor under several names", "dim")]]
     for kept, others in list(tied.items())[:10]:
-        lines.append("   " + " = ".join(escape(name) for name in [kept, *others][:6]))
+        lines.append("   " + " = ".join(short(name) for name in [kept, *others][:6]))
     if len(tied) > 10:
         lines.append(f"   and {len(tied) - 10} more")
     return lines
@@ -186,7 +192,7 @@ def _unread(report: InspectReport) -> list[Line]:
     if not report.unread:
         return []
     lines: list[Line] = ["", [("not read", "bold yellow"), ("  this version cannot", "dim")]]
-    lines += [f"   {escape(name)}: {escape(why)}" for name, why in report.unread[:10]]
+    lines += [f"   {short(name)}: {short(why)}" for name, why in report.unread[:10]]
     if len(report.unread) > 10:
         lines.append(f"   and {len(report.unread) - 10} more")
     return lines
@@ -200,7 +206,7 @@ def _values(report: InspectReport, every: bool) -> list[Line]:
     shown = found if every else found[:_VALUES_SHOWN]
     width = min(max(len(name) for name, _ in shown), 48)
     lines: list[Line] = ["", [("values", "bold")]]
-    lines += [f"   {name:<{width}}  {text}" for name, text in shown]
+    lines += [f"   {short(name):<{width}}  {text}" for name, text in shown]
     if len(shown) < len(found):
         lines.append([(f"   and {len(found) - len(shown)} more: --values", "dim")])
     return lines
@@ -224,9 +230,9 @@ def _footer(report: InspectReport) -> list[Line]:
         text = f"  {size(report.dead_bytes)} of storages that no tensor reaches; convert drops them"
         lines += ["", [("dead storage", "bold yellow"), (text, "")]]
     for anomaly in report.anomalies[:10]:
-        lines += [[("odd", "bold yellow"), (f"  {escape(anomaly.what)}", "")]]
+        lines += [[("odd  ", "bold yellow"), (escape(anomaly.what), "")]]
     if report.globals:
         names = ", ".join(escape(name) for name in report.globals[:8])
         more = f" and {len(report.globals) - 8} more" if len(report.globals) > 8 else ""
-        lines += ["", [("imports", "bold"), (f"  {names}{more}", "dim")]]
+        lines += ["", [("imports  ", "bold"), (f"{names}{more}", "dim")]]
     return lines
