@@ -32,7 +32,7 @@ class Limits:
     max_pickle_bytes: int = 1024 * MiB
     max_ratio: int = 100
     max_stack: int = 4_000_000
-    max_memo: int = 40_000_000
+    max_memo: int = 16_000_000
     max_json_bytes: int = 100_000_000
     max_json_depth: int = 200
     max_expansion: int = 20_000_000
