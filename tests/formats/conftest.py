@@ -16,8 +16,7 @@ def _bits(tensor):
     """The contiguous little-endian bytes of a tensor, by torch alone."""
     tensor = tensor.detach().resolve_conj().resolve_neg()
     # Many of the newer dtypes cannot be copied; integers of the same size can.
-    tensor = tensor.view(_CARRIERS[tensor.dtype.itemsize]).contiguous()
-    return tensor.reshape(-1).view(torch.uint8).numpy().tobytes()
+    return tensor.view(_CARRIERS[tensor.dtype.itemsize]).numpy().tobytes()
 
 
 def _random(dtype, *shape, seed=0):

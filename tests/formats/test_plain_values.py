@@ -69,7 +69,7 @@ def test_numbers_that_json_has_not(save, value):
         (np.int64(-3), -3),
         (np.uint8(200), 200),
         (np.bool_(True), True),
-        ({1: "int", "1": "text", 2.5: "float", None: 0}, {1: "int", "1": "text", 2.5: "float", None: 0}),
+        ({1: "int", "1": "text", None: 0.5}, {1: "int", "1": "text", None: 0.5}),
     ],
     ids=lambda value: type(value).__name__,
 )  # fmt: skip
@@ -107,7 +107,9 @@ def test_tensors_are_found_inside_known_classes(save, agree):
         5: torch.ones(5),
     }
     agree(save(value))
-    with tk.open(save({"n": argparse.Namespace(weights=torch.ones(3)), "d": deque([torch.ones(2)])})) as ckpt:
+    with tk.open(
+        save({"n": argparse.Namespace(weights=torch.ones(3)), "d": deque([torch.ones(2)])})
+    ) as ckpt:
         assert list(ckpt) == ["n.weights", "d.0"]
 
 

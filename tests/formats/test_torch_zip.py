@@ -115,7 +115,9 @@ def test_conjugated_and_negated_views(random, save, bits, dtype):
         "neg_real": torch._neg_view(random("float32", 5)),
         "neg_of_integers": torch._neg_view(random("int64", 9)),
         "neg_of_short_integers": torch._neg_view(torch.arange(-128, 128, dtype=torch.int8)),
-        "neg_of_unsigned": torch._neg_view(torch.arange(256, dtype=torch.uint8)).reshape(2, 128).t(),
+        "neg_of_unsigned": torch._neg_view(torch.arange(256, dtype=torch.uint8))
+        .reshape(2, 128)
+        .t(),
         "neg_of_bfloat": torch._neg_view(torch.tensor([0.0, -0.0, 1.5], dtype=torch.bfloat16)),
     }
     if dtype != "complex32":  # torch cannot resolve both at once there

@@ -15,6 +15,8 @@ from safetensors.torch import save_file
 import tensorkeep as tk
 from tensorkeep.dtypes import BY_NAME
 from tensorkeep.errors import Unwritable
+from tensorkeep.formats.layout import Entry
+from tensorkeep.formats.torch_zip_layout import problem
 
 LOADED = [
     d.name
@@ -198,9 +200,6 @@ def test_casts_are_those_of_torch(save, tmp_path, bits, dtype):
 
 
 def test_storages_of_sub_byte_dtypes_are_refused(tmp_path):
-    from tensorkeep.formats.layout import Entry
-    from tensorkeep.formats.torch_zip_layout import problem
-
     for name in ("int4", "uint7"):
         assert "cannot save" in problem(Entry("a", BY_NAME[name], (1,), 1))
 

@@ -20,7 +20,7 @@ _CARRIERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 def _bits(tensor):
     tensor = tensor.detach().cpu()
-    return tensor.view(_CARRIERS[tensor.dtype.itemsize]).contiguous().reshape(-1).numpy().tobytes()
+    return tensor.view(_CARRIERS[tensor.dtype.itemsize]).numpy().tobytes()
 
 
 def _flat(value, path=()):

@@ -52,7 +52,8 @@ def kind_of(contents: Contents, index: Index, parts: dict[str, Part]) -> str:
     if any(part.optimizer for part in parts.values()):
         return TRAINING
     keys = top_keys(index)
-    if FLAT not in parts and (keys & _TRAINING_KEYS or any(p.unread for p in parts.values())):
+    training = keys & _TRAINING_KEYS or any(part.unread for part in parts.values())
+    if parts and FLAT not in parts and training:
         return TRAINING
     return STATE_DICT if index.tensors else OTHER
 

@@ -12,4 +12,5 @@ FORMAT = click.option(
     show_default=True,
     help="How to write the result.",
 )
-EXISTING = click.Path(path_type=str)
+# Whether it can be read is seen when it is: by the store, in the store's words.
+EXISTING = click.Path(readable=False, path_type=str)
