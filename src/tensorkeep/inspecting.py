@@ -119,7 +119,7 @@ def inspect(target: Source, *, limits: Limits | None = None) -> InspectReport:
         )
         report.parameters = _parameters(ckpt, weights)
         for section in ckpt.sections:
-            chosen = ckpt.select(section.name).items()
+            chosen = ckpt.select(section.name, strict=False).items()
             labelled = ((_labels(n, ref, report.parameters), ref) for n, ref in chosen)
             report.trees[section.name] = tree(labelled)
         return report
@@ -127,7 +127,9 @@ def inspect(target: Source, *, limits: Limits | None = None) -> InspectReport:
 
 def _parameters(ckpt: Checkpoint, weights: str | None) -> dict[str, str]:
     """For each tensor of an optimizer's state whose parameter is known: that one's name."""
-    known = parameter_names(ckpt.index, ckpt.select(weights) if weights is not None else {})
+    known = parameter_names(
+        ckpt.index, ckpt.select(weights, strict=False) if weights is not None else {}
+    )
     names = {}
     for ref, (path, _) in zip(ckpt.tensors.values(), ckpt.index.tensors, strict=True):
         if known and len(path) > 2 and path[-3] == "state":
@@ -162,6 +164,18 @@ def _globals(ckpt: Checkpoint) -> list[str]:
     return sorted(names)
 
 
+def _mapping(value: dict[object, object], depth: int) -> dict[str, object]:
+    """Keys as text; a number whose text is a key already (1 beside "1") shows as what it is."""
+    texts = {key for key in value if isinstance(key, str)}
+    made = {}
+    for key, item in value.items():
+        text = key if isinstance(key, str) else str(key)
+        if text is not key and text in texts:
+            text = f"<{type(key).__name__} {text}>"
+        made[text] = plain(item, depth + 1)
+    return made
+
+
 def plain(value: object, depth: int = 0) -> object:
     """`value` as JSON can hold it: no NaN, no bytes, unknown objects in words."""
     if value is None or isinstance(value, bool | str):
@@ -175,7 +189,7 @@ def plain(value: object, depth: int = 0) -> object:
     if depth > _DEEPEST:
         return "..."
     if isinstance(value, dict):
-        return {str(key): plain(item, depth + 1) for key, item in value.items()}
+        return _mapping(value, depth)
     if isinstance(value, Items):
         return {str(key): plain(item, depth + 1) for key, item in value.pairs}
     return repr(value) if isinstance(value, Inert) else describe(value)

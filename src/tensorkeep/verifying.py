@@ -134,5 +134,5 @@ def _names_by_storage(ckpt: Checkpoint) -> dict[str, str]:
     """The first tensor of each storage: damage is named by what the user knows."""
     names: dict[str, str] = {}
     for name, ref in ckpt.tensors.items():
-        names.setdefault(ref.record.storage.key.rpartition(":")[2], name)
+        names.setdefault(ref.record.storage.key, name)
     return names

@@ -67,10 +67,10 @@ def test_bytes_files_objects_and_urls(hostile_digits):
 
 def test_bytes_not_read(plain):
     report = tk.scan(plain)
-    assert 10_000 <= report.bytes_not_read < plain.stat().st_size
+    assert report.bytes_not_read == 10_012
     assert report.to_dict()["bytes_not_read"] == report.bytes_not_read
     deep = tk.scan(plain, deep=True)
-    assert deep.bytes_not_read < report.bytes_not_read
+    assert deep.bytes_not_read == 0
     assert (report.depth, deep.depth) == ("default", "deep")
 
 
@@ -140,6 +140,9 @@ def test_an_index_file_stands_for_its_parts(plain, hostile_digits, tmp_path):
     assert tk.scan(index).verdict == "unknown"
     part.unlink()
     assert tk.scan(index).verdict == "unknown"
+    # A part that breaks off after its call: unknown, and worse.
+    torch_zip(part, b"\x80\x02" + CALL[:-1] + b"\xff")
+    assert tk.scan(index).verdict == "dangerous"
     part.write_bytes(hostile_digits.read_bytes())
     assert tk.scan(index).verdict != "safe"
     assert tk.scan(folder).verdict == "dangerous"
@@ -158,7 +161,7 @@ def test_what_ran_before_a_broken_opcode_is_reported(tmp_path, tail):
 
 
 def test_a_limit_does_not_hide_what_ran_before_it(tmp_path):
-    data = b"\x80\x02" + CALL[:-1] + b"(" * 1000 + b"."
+    data = b"\x80\x02" + CALL[:-1] + b"N" * 100_000 + b"."
     path = torch_zip(tmp_path / "x.pth", data)
     report = tk.scan(path, limits=Limits(max_stack=100))
     assert report.verdict == "dangerous"
@@ -206,7 +209,8 @@ def test_oddities_of_safetensors_are_suspicious(tmp_path):
         path = safetensors_file(tmp_path / f"{name}.safetensors", header, bytes(size))
         report = tk.scan(path)
         assert report.verdict == "suspicious", name
-        assert report.findings[0].rule.startswith("container/")
+        assert report.findings[0].rule in ("container/hidden-bytes", "tensor/odd", "container/odd",
+                                           "container/ambiguous")  # fmt: skip
     good = safetensors_file(tmp_path / "good.safetensors", {"a": entry(0, 4)}, bytes(4))
     assert tk.scan(good).verdict == "safe"
 

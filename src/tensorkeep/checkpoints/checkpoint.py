@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -47,7 +47,9 @@ class Checkpoint:
         paths = [path for path, _ in self.index.tensors]
         flat = FLAT in self.parts
         refs = {}
-        for name, (path, record) in zip(names(paths, self.path), self.index.tensors, strict=True):
+        # Names that collide must not keep anybody from looking at the rest: `select` refuses them.
+        shown = names(paths, self.path, strict=False)
+        for name, (path, record) in zip(shown, self.index.tensors, strict=True):
             section = FLAT if flat or not path else str(path[0])
             refs[name] = TensorRef(name, record, section)
         first = tie(
@@ -127,21 +129,24 @@ class Checkpoint:
         """Bytes of storages that no tensor of the file can reach."""
         readable = [ref for ref in self.tensors.values() if not ref.record.problem]
         spans = [(ref.record.storage.key, *ref.strided.span()) for ref in readable]
-        sizes = {s.key: s.nbytes for s in self.contents.storages.values()}
+        sizes: dict[Hashable, int] = {s.key: s.nbytes for s in self.contents.storages.values()}
         return dead_bytes(sizes, spans) if sizes else 0
 
     def choose(self, section: str | None) -> tuple[str, list[str]]:
         """The section meant (None: the weights), and notes for the user. See `sections.choose`."""
         return sections.choose(self.parts, section, self.path)
 
-    def select(self, section: str) -> dict[str, TensorRef]:
-        """The tensors of `section` by their names inside it."""
+    def select(self, section: str, *, strict: bool = True) -> dict[str, TensorRef]:
+        """The tensors of `section` by their names inside it.
+
+        Raises `NameCollision` if two would have the same; without `strict` they are quoted.
+        """
         chosen = [
             (ref, sections.inner_path(path, section))
             for ref, (path, _) in zip(self.tensors.values(), self.index.tensors, strict=True)
             if section in (ALL, ref.section)
         ]
-        inner = names([path for _, path in chosen], self.path)
+        inner = names([path for _, path in chosen], self.path, strict=strict)
         return {name: ref for name, (ref, _) in zip(inner, chosen, strict=True)}
 
     def unread(self, section: str) -> list[tuple[str, str]]:

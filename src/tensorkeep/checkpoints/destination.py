@@ -22,8 +22,9 @@ from tensorkeep.checkpoints.writing import (
     target_named,
     write,
 )
-from tensorkeep.errors import AlreadyExists, BadArgument, Damaged, TensorkeepError
+from tensorkeep.errors import AlreadyExists, BadArgument, Damaged, ReadError, TensorkeepError
 from tensorkeep.facts import Limits
+from tensorkeep.formats._model import Contents
 from tensorkeep.formats.layout import Layout
 from tensorkeep.progress import Reporter
 from tensorkeep.stores import Blob, Sink
@@ -210,7 +211,7 @@ def _compare(sink: Sink, plan: Plan) -> int:
     """Read back what was written and compare SHA-256 digests, tensor by tensor."""
     blob: Blob = sink.reader()
     try:
-        contents = formats.read(blob, Limits())
+        contents = _read_back(blob)
         found = index.build(contents, Limits(), blob.name)
         written = Checkpoint(blob.name, contents, found, [blob], blob.close)
         for output in plan.outputs:
@@ -221,6 +222,18 @@ def _compare(sink: Sink, plan: Plan) -> int:
     finally:
         blob.close()
     return len(plan.outputs)
+
+
+def _read_back(blob: Blob) -> Contents:
+    try:
+        return formats.read(blob, Limits())
+    except ReadError as error:
+        raise Damaged(
+            blob.name,
+            expected="to read back what was written",
+            got=error,
+            remedy="Nothing was kept. The disk or the memory of this machine may be at fault.",
+        ) from error
 
 
 def _same(output: Output, written: Checkpoint) -> None:

@@ -6,7 +6,7 @@ Source: the file names that `transformers` 5, `peft` and `accelerate` use.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from tensorkeep.errors import BadArgument, NotACheckpoint, NotFound, ReadError
 from tensorkeep.facts import Limits
@@ -132,6 +132,14 @@ def _combine(weights: Contents, root: dict[str, object], parts: dict[str, Conten
         parts=[part for _, c in everything for part in c.parts],
         notes=weights.notes,
         audit=lambda deep: [a for c in parts.values() for a in c.audit(deep)],
-        verify=lambda: (row for c in parts.values() for row in c.verify()),
+        verify=lambda: _verify(parts),
         digests=any(c.digests for c in parts.values()),
     )
+
+
+def _verify(parts: dict[str, Contents]) -> Iterator[tuple[str, str, str, str]]:
+    for section, contents in parts.items():
+        # The storages of the other sections were renamed above; here they go by the same names.
+        prefix = "" if section == "model" else f"{section}:"
+        for file, key, expected, got in contents.verify():
+            yield prefix + file, prefix + key if key else "", expected, got

@@ -137,11 +137,12 @@ def name_of(path: Path) -> str:
     return ".".join([key if type(key) is str else str(key) for key in path]) if path else "tensor"
 
 
-def names(paths: list[Path], subject: str) -> list[str]:
+def names(paths: list[Path], subject: str, *, strict: bool = True) -> list[str]:
     r"""A name for each path, all different.
 
     A dot inside a key is escaped as `\.` only where two names would collide otherwise. Raises
-    `NameCollision` when that does not tell them apart (the keys 1 and "1", say).
+    `NameCollision` when that does not tell them apart (the keys 1 and "1", say); without
+    `strict` such names are quoted as Python would, for showing.
     """
     made = [name_of(path) for path in paths]
     if len(set(made)) == len(made):
@@ -153,8 +154,10 @@ def names(paths: list[Path], subject: str) -> list[str]:
         if count[name] > 1:
             made[at] = ".".join(str(key).replace(".", "\\.") for key in paths[at])
     taken: set[str] = set()
-    for name in made:
-        if name in taken:
+    for at, name in enumerate(made):
+        if name in taken and not strict:
+            made[at] = ".".join(repr(key) for key in paths[at])
+        elif name in taken:
             raise NameCollision(
                 subject,
                 expected="a name of its own for each tensor",

@@ -89,7 +89,7 @@ def _covered(spans: list[tuple[int, int]], size: int) -> int:
     """Bytes below `size` that lie in at least one of the spans."""
     covered = reached = 0
     for begin, end in sorted(spans):
-        end = min(end, size)
-        covered += max(end - max(begin, reached), 0)
-        reached = max(reached, end)
+        stop = min(end, size)
+        covered += max(stop - max(begin, reached), 0)
+        reached = max(reached, stop)
     return covered

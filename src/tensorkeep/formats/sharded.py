@@ -214,4 +214,4 @@ def _audit(contents: dict[str, Contents], deep: bool) -> Iterator[Anomaly]:
 def _verify(contents: dict[str, Contents]) -> Iterator[tuple[str, str, str, str]]:
     for part, content in contents.items():
         for member, tensor, expected, got in content.verify():
-            yield f"{part}: {member}", tensor, expected, got
+            yield f"{part}: {member}", f"{part}:{tensor}" if tensor else "", expected, got

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from tensorkeep.scanning.rules import judge_anomalies, judge_error, judge_progra
 from tensorkeep.scanning.verdicts import verdict
 from tensorkeep.stores import Blob
 from tensorkeep.stores._errors import translated
+from tensorkeep.stores.local import LocalFolder
 from tensorkeep.stores.opening import open_blob, path_of
 
 _MODEL_SUFFIXES = (
@@ -132,24 +134,52 @@ def _findings(contents: Contents, more: Iterable[Anomaly] = ()) -> list[Finding]
 def _scan_index(path: Path, deep: bool, limits: Limits) -> FileReport:
     try:
         with open_checkpoint(path, limits=limits) as ckpt:
+            before = ckpt.bytes_read
             findings = _examine(ckpt.contents, deep, limits, os.fspath(path))
-            rest = max(ckpt.size - ckpt.bytes_read, 0)
+            audited = ckpt.bytes_read - before if deep else 0
+            rest = _rest(ckpt.contents, ckpt.size, ckpt.bytes_read, audited)
             return FileReport(os.fspath(path), verdict(findings), ckpt.format, findings, rest)
     except ReadError as error:
-        return failure(os.fspath(path), error)
+        report = failure(os.fspath(path), error)
+        # One broken part must not hide what loading the others, or its own beginning, would run.
+        for part in _named_in(path, limits):
+            with suppress(StoreError), open_blob(part) as blob:
+                report.findings += _scan_blob(blob, deep, limits).findings
+        report.verdict = verdict(report.findings)
+        return report
+
+
+def _named_in(path: Path, limits: Limits) -> Iterator[Path]:
+    """The files beside an index that its text names anywhere, however damaged it is."""
+    with open_blob(path) as blob:
+        text = blob.read(0, min(blob.size, limits.max_json_bytes))
+    for name in LocalFolder(path.parent).names():
+        if name != path.name and os.fsencode(name) in text:
+            yield path.parent / name
 
 
 def _scan_blob(blob: Blob, deep: bool, limits: Limits) -> FileReport:
     findings: list[Finding] = []
-    name = "unknown"
+    name, rest = "unknown", max(blob.size - blob.bytes_read, 0)
     try:
         contents = formats.examine(blob, limits)
-        name = contents.format
+        name, before = contents.format, blob.bytes_read
         findings += _examine(contents, deep, limits, blob.name)
+        audited = blob.bytes_read - before if deep else 0
+        rest = _rest(contents, blob.size, blob.bytes_read, audited)
     except TensorkeepError as error:
         findings.append(judge_error(error, blob.name))
-    rest = max(blob.size - blob.bytes_read, 0)
     return FileReport(blob.name, verdict(findings), name, findings, rest)
+
+
+def _rest(contents: Contents, size: int, read: int, audited: int) -> int:
+    """Bytes that the verdict does not rest on: those of the storages, unless they were audited.
+
+    Size less bytes read alone would say too little: the end of a file is read for its directory,
+    whatever lies there, and some of it twice.
+    """
+    stored = min(sum(storage.nbytes for storage in contents.storages.values()), size)
+    return max(stored - audited, size - read, 0)
 
 
 def _examine(contents: Contents, deep: bool, limits: Limits, subject: str) -> list[Finding]:
@@ -215,7 +245,24 @@ def failure(path: str, error: TensorkeepError) -> FileReport:
     return FileReport(path, verdict(findings), "unknown", findings, 0)
 
 
+# What only an index and its parts together can be wrong about.
+_INDEX_KINDS = ("tensor-not-in-index", "tensor-in-two-parts")
+
+
+def _index_alone(path: Path, limits: Limits) -> FileReport:
+    """Whether an index fits its parts, which the walk judges each for itself."""
+    try:
+        with open_checkpoint(path, limits=limits) as ckpt:
+            odd = [a for a in ckpt.contents.anomalies if a.kind in _INDEX_KINDS]
+            findings, name = judge_anomalies(odd, path.name), ckpt.format
+    except (ReadError, StoreError) as error:
+        findings, name = [judge_error(error, path.name)], "unknown"
+    return FileReport(os.fspath(path), verdict(findings), name, findings, 0)
+
+
 def _scan_if_model(path: Path, deep: bool, limits: Limits) -> FileReport | None:
+    if path.name.endswith(".index.json"):
+        return _index_alone(path, limits)
     suffix = path.suffix.lower() in _MODEL_SUFFIXES
     try:
         with open_blob(path) as blob:
