@@ -259,6 +259,19 @@ def test_a_size_of_many_dimensions(tmp_path, dimensions):
     assert all(isinstance(result, TensorkeepError) for result in rest[-2:])
 
 
+@pytest.mark.parametrize(
+    ("shape", "stride"), [([1, 1], [1]), ([1], [1, 1]), ([], [1]), ([-1], [1]), ([1], [-1])]
+)
+def test_a_shape_that_is_no_place(tmp_path, shape, stride):
+    pickled = tensor_pickle(shape, stride)
+    path = torch_file(tmp_path / "x.pth", pickled, [("data/0", b"\0" * 4)], raw=True)
+    inspected, scanned, _, verified, *converted = everything(path, tmp_path)
+    assert [name for name, _ in inspected.unread] == ["w"]
+    assert scanned.verdict != "safe"
+    assert not verified.ok
+    assert all(isinstance(error, TensorkeepError) for error in converted)
+
+
 def test_values_that_python_cannot_print(tmp_path):
     huge = 1 << 40_000
     deep = b"]" * 50_000 + b"a" * 49_999

@@ -88,6 +88,9 @@ class Interpreter:
         assert isinstance(offset, int) and isinstance(size, tuple) and isinstance(stride, tuple)
         record = TensorRecord(dtype, size, stride, offset, found[0])
         record.problem = self._problem(record, call)
+        if len(size) != len(stride) or min((offset, *size, *stride)) < 0:
+            # No place at all: sizes and ends that are computed from it would mean nothing.
+            return Inert(f"tensor that {record.problem}", call, unread="tensor")
         record.requires_grad = len(args) > 4 and args[4] is True
         return record
 
