@@ -159,7 +159,7 @@ def footer(results: dict[str, dict[str, Any]]) -> str:
     return (
         "Times are medians of fresh processes that took turns, from start to exit, with the file "
         "in the page cache unless it says cold; a single run where a peer took more than 8 s; "
-        "memory is the peak of the process. "
+        "memory is the peak of the process; an exit code is what a scanner says of a benign file. "
         f"{first['cpu']}, {first['cores']} cores, {first['memory_gb']:.0f} GB, "
         f"Linux {first['kernel']}, {first['file_system']}, Python {first['python']}, "
         f"torch {first['torch']}, safetensors {first['safetensors']}, {' and '.join(dates)}; "

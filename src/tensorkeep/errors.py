@@ -33,6 +33,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+# A field may hold a name out of a hostile file, as long as it likes to be.
+_LONGEST_FIELD = 600
 _BIDI = {*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x061C, 0xFEFF}
 
 
@@ -57,6 +59,11 @@ def _escape_one(char: str) -> str:
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
+def _short(field: object) -> str:
+    text = escape(field)
+    return text if len(text) <= _LONGEST_FIELD else text[: _LONGEST_FIELD - 3] + "..."
+
+
 class TensorkeepError(Exception):
     """Root of the tree. Fields are plain text; empty ones are left out of the sentence."""
 
@@ -71,10 +78,10 @@ class TensorkeepError(Exception):
         where: object = "",
         remedy: str = "",
     ) -> None:
-        self.subject = escape(subject)
-        self.expected = escape(expected)
-        self.got = escape(got)
-        self.where = escape(where)
+        self.subject = _short(subject)
+        self.expected = _short(expected)
+        self.got = _short(got)
+        self.where = _short(where)
         self.remedy = escape(remedy) or self.default_remedy
         super().__init__(self.sentence())
 

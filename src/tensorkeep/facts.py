@@ -23,7 +23,6 @@ class Limits:
     (members under 16 MiB are exempt: a list of zeros compresses well and honestly).
     `max_stack` and `max_memo`: live entries of the pickle machine.
     `max_json_bytes`: a JSON header or index (safetensors itself refuses over 100 MB).
-    `max_json_depth`: nesting of that JSON.
     `max_expansion`: nodes visited when shared values are written out one by one.
     `max_entries`: members of one archive.
     `max_depth`: containers inside containers (CPython itself cannot write more than a thousand).
@@ -34,7 +33,6 @@ class Limits:
     max_stack: int = 4_000_000
     max_memo: int = 16_000_000
     max_json_bytes: int = 100_000_000
-    max_json_depth: int = 200
     max_expansion: int = 20_000_000
     max_entries: int = 5_000_000
     max_depth: int = 1_000

@@ -190,6 +190,8 @@ def plain(value: object, depth: int = 0) -> object:
         return "..."
     if isinstance(value, dict):
         return _mapping(value, depth)
+    if isinstance(value, list):
+        return [plain(item, depth + 1) for item in value]
     if isinstance(value, Items):
         return {str(key): plain(item, depth + 1) for key, item in value.pairs}
     return repr(value) if isinstance(value, Inert) else describe(value)

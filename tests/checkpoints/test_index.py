@@ -126,7 +126,7 @@ def test_values_keep_their_nesting(saved):
         {"m": {"w": torch.zeros(1), "deep": {"only": [torch.zeros(2)]}}, "a": {"b": [1, 2]}}
     )
     with tk.open(path) as ckpt:
-        assert ckpt.values == {"a": {"b": {0: 1, 1: 2}}}
+        assert ckpt.values == {"a": {"b": [1, 2]}}
 
 
 def test_the_limit_on_depth(saved):

@@ -8,6 +8,7 @@ from collections import OrderedDict
 from types import SimpleNamespace
 
 import pytest
+import safetensors.torch
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -171,3 +172,19 @@ def test_parts_on_disk_hold_each_tensor_once(tmp_path, to):
         assert {path.name for path in (tmp_path / "out").iterdir()} == set(report.files)
 
     law()
+
+
+def test_empty_tensors_do_not_shift_their_neighbours(tmp_path):
+    base = torch.arange(42.0).to(torch.complex64)
+    value = {
+        "a": base.as_strided((2, 1), (9, 0), 7),  # gathered, so it is no part of a batch
+        "b": base[7:8],
+        "first": base[12:12],
+        "again": base[12:12],
+        "c": base[20:23],
+    }
+    torch.save(value, tmp_path / "x.pth")
+    tk.convert(tmp_path / "x.pth", tmp_path / "x.safetensors", verify=True)
+    read = safetensors.torch.load_file(tmp_path / "x.safetensors")
+    assert read.keys() == value.keys()
+    assert all(torch.equal(read[name], value[name]) for name in value)

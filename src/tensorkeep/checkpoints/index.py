@@ -16,6 +16,7 @@ from tensorkeep.pickles import describe
 
 Path = tuple[object, ...]
 _LONGEST_KEY = 256
+_Values = dict[object, object]
 _ATOMS = (str, int, float, bytes, bool, type(None))
 
 
@@ -47,7 +48,7 @@ class _Walk:
         self.max_depth = limits.max_depth
         self.subject = subject
         self.active: set[int] = set()
-        self.made: list[tuple[object, dict[object, object], object]] = []
+        self.made: list[tuple[object, _Values, _Values, int, bool]] = []
         self.top: dict[object, object] = {}
 
     def run(self, root: object, lens: Lens) -> None:
@@ -73,7 +74,7 @@ class _Walk:
                 continue
             self.active.add(id(value))
             inside: dict[object, object] = {}
-            self._keep(path, inside, parent)
+            self._keep(path, inside, parent, len(children), value)
             stack.append((path, None, look, parent, id(value)))
             for key, child in reversed(children):
                 stack.append(((*path, key), child, look, inside, None))
@@ -112,17 +113,25 @@ class _Walk:
         self.index.leaves.append((path, value))
         parent[path[-1] if path else None] = value
 
-    def _keep(self, path: Path, inside: dict[object, object], parent: dict[object, object]) -> None:
+    def _keep(
+        self, path: Path, inside: _Values, parent: _Values, count: int, value: object
+    ) -> None:
         key = path[-1] if path else None
         parent[key] = inside
-        self.made.append((key, inside, parent))
+        is_list = isinstance(value, list | tuple | set | frozenset)
+        self.made.append((key, inside, parent, count, is_list))
 
     def finish(self) -> object:
-        """Drop the branches that held only tensors, deepest first."""
-        for key, inside, parent in reversed(self.made):
-            if not inside:
-                assert isinstance(parent, dict)
+        """Drop the branches that held only tensors, and make lists of what were lists.
+
+        Deepest first. A list that lost some of its items stays a dict by position: the others
+        must not change theirs.
+        """
+        for key, inside, parent, count, is_list in reversed(self.made):
+            if count and not inside:
                 parent.pop(key, None)
+            elif is_list and len(inside) == count:
+                parent[key] = list(inside.values())
         return self.top.get(None, {})
 
 

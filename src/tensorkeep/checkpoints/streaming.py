@@ -200,6 +200,9 @@ def _plan(outputs: Sequence[Output], layout: Layout) -> Iterator[_Job]:
     filled = 0
     for which in sorted(range(len(outputs)), key=lambda i: (layout.positions[i], i)):
         output, size = outputs[which], outputs[which].nbytes
+        if size == 0:
+            # It lies where its neighbour begins: in a batch it would shift what follows.
+            continue
         small = size <= BLOCK and (layout.checksums or _direct(output))
         if batch and (not small or filled + size > BLOCK):
             yield _Job(batch)

@@ -7,14 +7,14 @@ being it. Both are told from the index alone, no byte is read.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
+from typing import TypeVar
 
 from tensorkeep.checkpoints.gathering import Strided
 from tensorkeep.dtypes import BY_NAME
 
 # Name, storage key, dtype name; shape, stride and offset in elements.
 Row = tuple[str, Hashable, str, tuple[int, ...], tuple[int, ...], int]
-# Storage key, first byte reached in it, and one more than the last.
-Span = tuple[Hashable, int, int]
+_Key = TypeVar("_Key", bound=Hashable)
 
 
 def tie(rows: Iterable[Row]) -> dict[str, str]:
@@ -47,8 +47,8 @@ def overlapping(rows: Iterable[Row]) -> list[list[str]]:
 
     Tensors share when the stretches from their first to their last byte do: the columns of one
     matrix count as sharing, as they do for `safetensors`. A chain of tensors of which each shares
-    with the next is one group. Names are in the order of the bytes, tied ones together; groups in
-    the order of their storages' first tensors. O(n log n).
+    with the next is one group. Names are in the order of the bytes, groups in that of the first
+    tensors of their storages. O(n log n).
     """
     spans: dict[Hashable, list[tuple[int, int, str]]] = {}
     kept = list(rows)
@@ -72,13 +72,13 @@ def _chains(spans: list[tuple[int, int, str]]) -> list[list[str]]:
     return chains
 
 
-def dead_bytes(sizes: Mapping[Hashable, int], spans: Iterable[Span]) -> int:
+def dead_bytes(sizes: Mapping[_Key, int], spans: Iterable[tuple[_Key, int, int]]) -> int:
     """Bytes of the storages in `sizes` (bytes by key) that no span reaches.
 
     A span is (key, first byte, one more than the last); what it has beyond its storage, or in a
     storage that is not in `sizes`, does not count. O(n log n).
     """
-    by_storage: dict[Hashable, list[tuple[int, int]]] = {}
+    by_storage: dict[_Key, list[tuple[int, int]]] = {}
     for key, begin, end in spans:
         by_storage.setdefault(key, []).append((begin, end))
     live = sum(_covered(found, sizes.get(key, 0)) for key, found in by_storage.items())

@@ -218,7 +218,9 @@ def _flat(value: object, name: str) -> list[tuple[str, str]]:
         for key, item in value.items():
             rows += _flat(item, f"{name}.{escape(key)}" if name else escape(key))
         return rows
-    if value == {}:
+    if isinstance(value, list) and any(isinstance(item, dict | list) for item in value):
+        return _flat(dict(enumerate(value)), name)
+    if value in ({}, []):
         return []
     text = escape(value if isinstance(value, str) else repr(value))
     return [(name, text if len(text) <= 100 else text[:97] + "...")]
