@@ -179,8 +179,8 @@ def test_empty_tensors_do_not_shift_their_neighbours(tmp_path):
     value = {
         "a": base.as_strided((2, 1), (9, 0), 7),  # gathered, so it is no part of a batch
         "b": base[7:8],
-        "first": base[12:12],
-        "again": base[12:12],
+        "0first": base[12:12],
+        "0again": base[12:12],
         "c": base[20:23],
     }
     torch.save(value, tmp_path / "x.pth")
