@@ -24,7 +24,7 @@ from tensorkeep.dtypes import DType, find
 from tensorkeep.edits.values import cast, castable
 from tensorkeep.errors import BadArgument, NothingSelected, NotSafe, Unwritable
 from tensorkeep.facts import Limits, Verdict
-from tensorkeep.formats._model import Items, sizes
+from tensorkeep.formats.contents import Items, sizes
 from tensorkeep.progress import SILENT, Reporter
 from tensorkeep.scanning import judge
 

@@ -14,7 +14,7 @@ from tensorkeep.checkpoints.sections import ALL
 from tensorkeep.checkpoints.tensor import TensorRef
 from tensorkeep.errors import SelectionError, Unsupported
 from tensorkeep.facts import Anomaly, Limits, SectionInfo, TensorInfo
-from tensorkeep.formats._model import Inert, Items
+from tensorkeep.formats.contents import Inert, Items
 from tensorkeep.pickles import Import, describe
 
 # JSON readers give up on deep nesting, and so would the recursion that writes it.

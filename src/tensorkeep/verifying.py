@@ -9,7 +9,7 @@ from tensorkeep.checkpoints.checkpoint import Checkpoint
 from tensorkeep.checkpoints.opening import Source, open_checkpoint
 from tensorkeep.errors import Damaged, ReadError, TensorkeepError
 from tensorkeep.facts import Limits
-from tensorkeep.formats._model import Storage
+from tensorkeep.formats.contents import Storage
 from tensorkeep.progress import SILENT, Reporter
 
 

@@ -11,7 +11,7 @@ import tensorkeep as tk
 from tensorkeep.checkpoints.index import build, names
 from tensorkeep.errors import LimitExceeded, NameCollision, UnknownTensor
 from tensorkeep.facts import Limits
-from tensorkeep.formats._model import Contents, Inert, plain
+from tensorkeep.formats.contents import Contents, Inert, plain
 
 
 @pytest.fixture

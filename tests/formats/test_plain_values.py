@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import tensorkeep as tk
-from tensorkeep.formats._model import Inert, Items
+from tensorkeep.formats.contents import Inert, Items
 
 
 class Colour(Enum):

@@ -14,7 +14,7 @@ from tensorkeep.checkpoints.tensor import TensorRef
 from tensorkeep.checkpoints.ties import dead_bytes, tie
 from tensorkeep.errors import UnknownTensor
 from tensorkeep.facts import SectionInfo
-from tensorkeep.formats._model import Contents, Inert
+from tensorkeep.formats.contents import Contents, Inert
 from tensorkeep.stores import Blob
 from tensorkeep.stores._descriptor import DescriptorBlob
 from tensorkeep.stores.local import LocalBlob, same_file

@@ -24,7 +24,7 @@ from tensorkeep.checkpoints.writing import (
 )
 from tensorkeep.errors import AlreadyExists, BadArgument, Damaged, ReadError, TensorkeepError
 from tensorkeep.facts import Limits
-from tensorkeep.formats._model import Contents
+from tensorkeep.formats.contents import Contents
 from tensorkeep.formats.layout import Layout
 from tensorkeep.progress import Reporter
 from tensorkeep.stores import Blob, Sink

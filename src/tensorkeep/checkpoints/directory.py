@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from tensorkeep.errors import BadArgument, NotACheckpoint, NotFound, ReadError
 from tensorkeep.facts import Limits
 from tensorkeep.formats import sharded
-from tensorkeep.formats._model import Contents, Graft, plain
+from tensorkeep.formats.contents import Contents, Graft, plain
 from tensorkeep.formats.sharded import Folder
 
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from tensorkeep.errors import LimitExceeded, NameCollision
 from tensorkeep.facts import Limits
-from tensorkeep.formats._model import Contents, Graft, Inert, Items, Lens, TensorRecord
+from tensorkeep.formats.contents import Contents, Graft, Inert, Items, Lens, TensorRecord
 from tensorkeep.pickles import describe
 
 Path = tuple[object, ...]

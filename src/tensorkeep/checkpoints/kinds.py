@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from tensorkeep.checkpoints.index import Index
 from tensorkeep.checkpoints.sections import FLAT, Part
-from tensorkeep.formats._model import Contents, Inert
+from tensorkeep.formats.contents import Contents, Inert
 
 STATE_DICT = "state_dict"
 TRAINING = "training_checkpoint"

@@ -10,7 +10,7 @@ from tensorkeep import formats
 from tensorkeep.checkpoints import index
 from tensorkeep.checkpoints.checkpoint import Checkpoint
 from tensorkeep.facts import Limits
-from tensorkeep.formats._model import Contents
+from tensorkeep.formats.contents import Contents
 from tensorkeep.stores import Blob
 from tensorkeep.stores.local import LocalFolder
 from tensorkeep.stores.opening import Source, open_blob, path_of

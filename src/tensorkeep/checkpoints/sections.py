@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from tensorkeep.checkpoints.index import Index, Path
 from tensorkeep.errors import AmbiguousSection, NothingSelected, UnknownSection, Unsupported
-from tensorkeep.formats._model import Inert
+from tensorkeep.formats.contents import Inert
 
 FLAT = ""
 ALL = "all"

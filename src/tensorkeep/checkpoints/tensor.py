@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tensorkeep.errors import Unsupported
 from tensorkeep.facts import TensorInfo
-from tensorkeep.formats._model import TensorRecord
+from tensorkeep.formats.contents import TensorRecord
 
 if TYPE_CHECKING:
     import numpy as np

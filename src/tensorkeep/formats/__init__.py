@@ -11,7 +11,7 @@ from typing import Protocol
 
 from tensorkeep.facts import Limits
 from tensorkeep.formats import foreign, safetensors, torch_zip
-from tensorkeep.formats._model import Contents
+from tensorkeep.formats.contents import Contents
 from tensorkeep.stores import Blob
 
 HEAD = 512

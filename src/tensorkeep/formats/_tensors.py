@@ -12,7 +12,7 @@ from collections.abc import Callable
 from tensorkeep.dtypes import BY_NAME, BY_STORAGE, DType
 from tensorkeep.facts import Anomaly
 from tensorkeep.formats import _values
-from tensorkeep.formats._model import Inert, Storage, TensorRecord, reach, sizes
+from tensorkeep.formats.contents import Inert, Storage, TensorRecord, reach, sizes
 from tensorkeep.pickles import Call, Extension, Global, Persistent, Program
 
 # One more than the largest byte position that a file offset can name.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 
-from tensorkeep.formats._model import Inert, Items, sizes
+from tensorkeep.formats.contents import Inert, Items, sizes
 from tensorkeep.pickles import Call, Effect, Global, Persistent
 
 _SEARCH_LIMIT = 1_000_000

@@ -15,7 +15,7 @@ from math import prod
 from tensorkeep.dtypes import BY_SAFETENSORS, DType
 from tensorkeep.errors import Damaged, LimitExceeded, Unsupported
 from tensorkeep.facts import Anomaly, Limits
-from tensorkeep.formats._model import (
+from tensorkeep.formats.contents import (
     Contents,
     Storage,
     TensorRecord,

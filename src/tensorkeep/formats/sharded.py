@@ -14,7 +14,7 @@ from typing import Protocol
 
 from tensorkeep.errors import Damaged, LimitExceeded, Unsupported
 from tensorkeep.facts import Anomaly, Limits
-from tensorkeep.formats._model import Contents, Items, Storage, TensorRecord, plain
+from tensorkeep.formats.contents import Contents, Items, Storage, TensorRecord, plain
 from tensorkeep.pickles import describe
 from tensorkeep.stores import Blob
 

@@ -13,8 +13,8 @@ from tensorkeep.archives.zip import ZipArchive, ZipMember, read_directory
 from tensorkeep.dtypes import DType
 from tensorkeep.errors import Damaged, Unsupported
 from tensorkeep.facts import Anomaly, Limits
-from tensorkeep.formats._model import Contents, Storage
 from tensorkeep.formats._tensors import Interpreter, storage_dtype
+from tensorkeep.formats.contents import Contents, Storage
 from tensorkeep.pickles import Persistent, Program, run
 from tensorkeep.stores import Blob
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from tensorkeep.archives.zip_writer import ZipPlan
 from tensorkeep.dtypes import DType
-from tensorkeep.formats._model import contiguous_stride
+from tensorkeep.formats.contents import contiguous_stride
 from tensorkeep.formats.layout import Entry, Layout, Request
 
 NAME = "torch_zip"

@@ -16,7 +16,7 @@ from tensorkeep.checkpoints.opening import Source, open_checkpoint
 from tensorkeep.errors import NotACheckpoint, ReadError, StoreError, TensorkeepError
 from tensorkeep.facts import Anomaly, Finding, Limits, Verdict
 from tensorkeep.formats import foreign
-from tensorkeep.formats._model import Contents
+from tensorkeep.formats.contents import Contents
 from tensorkeep.progress import SILENT, Reporter
 from tensorkeep.scanning.rules import judge_anomalies, judge_error, judge_program
 from tensorkeep.scanning.verdicts import verdict
