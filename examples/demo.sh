@@ -31,7 +31,9 @@ show_scan "$file"
 say "2. What is in it? Look at the sections, the tree and the number of bytes read."
 show tensorkeep inspect "$file"
 say "3. The weights alone, in a format that cannot hold code."
-show tensorkeep convert "$file" "$out/${name%.*}.safetensors" --verify
+code=0
+show tensorkeep convert "$file" "$out/${name%.*}.safetensors" --verify || code=$?
+[ "$code" -eq 0 ] || printf '(exit code %s: not converted, the line above says why)\n' "$code"
 if [ -z "${CKPT:-}" ]; then
     say "4. The same checkpoint with one call hidden in it. Look at the sentence that says what it would do."
     show_scan examples/digits-hostile.pth

@@ -152,8 +152,7 @@ class _Job:
             raise NotSafe(
                 self.ckpt.path,
                 expected="a file that a scan calls safe",
-                got=self.verdict,
-                where=findings[0].what if findings else "",
+                got=f"{self.verdict}: {findings[0].what}" if findings else self.verdict,
                 remedy="See what the file would do: tensorkeep scan.",
             )
         if self.verdict != "safe":
@@ -162,6 +161,9 @@ class _Job:
             )
 
     def select(self, section: str | None, only: Sequence[str], skip: Sequence[str]) -> None:
+        if not self.ckpt.tensors and section is None and not self.ckpt.kind.startswith("whole"):
+            self.section = ALL
+            self._leave_unread()  # its sentence says more than that there is nothing
         self.section, notes = self.ckpt.choose(section)
         self.notes += notes
         self.chosen = self.ckpt.select(self.section)

@@ -39,7 +39,7 @@ class InspectReport:
     writer: str
     nbytes: int
     bytes_read: int
-    dead_bytes: int
+    dead_bytes: int | None
     weights: str | None
     sections: list[SectionInfo]
     tensors: list[TensorInfo]

@@ -7,6 +7,7 @@ from typing import Any
 
 from tensorkeep.checkpoints.checkpoint import Checkpoint
 from tensorkeep.checkpoints.opening import Source, open_checkpoint
+from tensorkeep.checkpoints.sections import ALL
 from tensorkeep.errors import Damaged, ReadError, TensorkeepError
 from tensorkeep.facts import Limits
 from tensorkeep.formats.contents import Storage
@@ -91,10 +92,14 @@ def _verify(ckpt: Checkpoint, reporter: Reporter) -> VerifyReport:
     finally:
         reporter.finish()
     for anomaly in dict.fromkeys([*contents.anomalies, *found]):
+        if anomaly.kind == "bad-checksum":
+            continue  # `_checksums` has compared them all
         report.damaged.append(Damage(anomaly.where or ckpt.path, "", "", anomaly.what))
     ckpt.check_unchanged()
     if not contents.digests:
         report.notes.append("the file carries no checksums: only its structure was checked")
+    for name, why in ckpt.unread(ALL):
+        report.notes.append(f"not read: {name} ({why})")
     return report
 
 

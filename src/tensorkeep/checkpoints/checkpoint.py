@@ -125,8 +125,13 @@ class Checkpoint:
         )
 
     @cached_property
-    def dead_bytes(self) -> int:
-        """Bytes of storages that no tensor of the file can reach."""
+    def dead_bytes(self) -> int | None:
+        """Bytes of storages that no tensor of the file can reach.
+
+        None if some belong to objects that are not read: then nobody here can tell.
+        """
+        if self.unread(ALL):
+            return None
         readable = [ref for ref in self.tensors.values() if not ref.record.problem]
         spans = [(ref.record.storage.key, *ref.strided.span()) for ref in readable]
         sizes: dict[Hashable, int] = {s.key: s.nbytes for s in self.contents.storages.values()}

@@ -228,7 +228,9 @@ def _flat(value: object, name: str) -> list[tuple[str, str]]:
 
 def _footer(report: InspectReport) -> list[Line]:
     lines: list[Line] = []
-    if report.dead_bytes > _DEAD_WORTH_SAYING * max(report.nbytes, 1):
+    if report.dead_bytes is not None and report.dead_bytes > _DEAD_WORTH_SAYING * max(
+        report.nbytes, 1
+    ):
         text = f"  {size(report.dead_bytes)} of storages that no tensor reaches; convert drops them"
         lines += ["", [("dead storage", "bold yellow"), (text, "")]]
     for anomaly in report.anomalies[:10]:

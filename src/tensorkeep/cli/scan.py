@@ -79,18 +79,24 @@ def _file(file: FileReport) -> list[Line]:
     # The verdict in front: in a list of files it is what the eye looks for.
     head: Line = [(f"{file.verdict:<11}", _STYLE[file.verdict]), (escape(file.path), "bold")]
     lines: list[Line] = [head]
+    groups: dict[tuple[str, str, str], list[Finding]] = {}
     for finding in file.findings:
-        lines += _finding(finding)
+        groups.setdefault((finding.rule, finding.why, finding.remedy), []).append(finding)
+    for group in groups.values():
+        lines += _group(group)
     return lines
 
 
-def _finding(finding: Finding) -> list[Line]:
-    # Texts are escaped by whoever took them out of the file.
-    lines: list[Line] = [
-        [(f"  {finding.severity}  ", _STYLE[finding.severity]), (escape(finding.what), "")],
-        [("    at      ", "dim"), (escape(finding.where), "")],
-        [("    why     ", "dim"), (escape(finding.why), "")],
-    ]
+def _group(group: list[Finding]) -> list[Line]:
+    """What a rule found, and once why that matters and what to do."""
+    lines: list[Line] = []
+    for finding in group:
+        lines.append(
+            [(f"  {finding.severity}  ", _STYLE[finding.severity]), (escape(finding.what), "")]
+        )
+        lines.append([("    at      ", "dim"), (escape(finding.where), "")])
+    finding = group[0]
+    lines.append([("    why     ", "dim"), (escape(finding.why), "")])
     if finding.remedy:
         lines.append([("    do      ", "dim"), (escape(finding.remedy), "")])
     lines.append([("    rule    ", "dim"), (finding.rule, "dim")])

@@ -42,8 +42,8 @@ def _lines(report: VerifyReport) -> list[Line]:
     lines: list[Line] = [[("damaged    ", "bold red"), path]]
     for damage in report.damaged[:50]:
         name = f"{escape(damage.tensor)} in " if damage.tensor else ""
-        wanted = f"expected {escape(damage.expected)}, " if damage.expected else ""
-        lines.append(f"  {name}{escape(damage.file)}: {wanted}got {escape(damage.got)}")
+        wanted = f"expected {escape(damage.expected)}, got " if damage.expected else ""
+        lines.append(f"  {name}{escape(damage.file)}: {wanted}{escape(damage.got)}")
     if len(report.damaged) > 50:
         lines.append(f"  and {len(report.damaged) - 50} more")
     return lines

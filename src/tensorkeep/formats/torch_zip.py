@@ -122,7 +122,7 @@ class _Storages:
     def checksums(self) -> bool:
         """Whether torch wrote checksums; `set_crc32_options(False)` leaves them zero."""
         archive = self.archive
-        return any(archive.has_checksum(m) for m in self.members.values() if m.size)
+        return any(archive.has_checksum(member) for member in archive.members if member.size)
 
     def of(self, persistent: Persistent) -> tuple[Storage, DType | None] | None:
         key = self._keys.get(id(persistent))
