@@ -168,7 +168,7 @@ def test_set_up_lines_name_what_exists() -> None:
     extras = set(project["optional-dependencies"])
     for place, line in set_up_lines():
         made = re.fullmatch(r"make ([a-z-]+)( [A-Z]+=\S+)*", line)
-        installed = re.fullmatch(r"pip install '?tensorkeep(?:\[([a-z,]+)\])?'?", line)
+        installed = re.fullmatch(r"pip install '?(?:tensorkeep|\.)(?:\[([a-z,]+)\])?'?", line)
         assert made or installed, f"{place}: {line!r} is neither `make` nor `pip install`"
         if made:
             assert made[1] in targets, f"{place}: the Makefile has no {made[1]}"
