@@ -102,6 +102,7 @@ def convert(
 
     Raises `ReadError`, `StoreError`, `SelectionError`, `Unwritable`, `NotSafe`, `BadArgument`.
     """
+    _check_arguments(destination_, only, skip, require)
     with open_checkpoint(source, limits=limits) as ckpt:
         target = destination.resolve(destination_, to, shard_size)
         job = _Job(ckpt, target, drop_unsupported=drop_unsupported)
@@ -119,10 +120,20 @@ def convert(
         return report
 
 
-def _wanted_dtype(name: str | None) -> DType | None:
+def _check_arguments(dst: object, only: object, skip: object, require: object) -> None:
+    """What the types say, for callers that nobody checks: a misspelt `require` must not pass."""
+    if not isinstance(dst, str | os.PathLike):
+        raise BadArgument("DST", expected="a path", got=f"a {type(dst).__name__}")
+    if isinstance(only, str) or isinstance(skip, str):
+        raise BadArgument("only, skip", expected="a list of globs", got="one string")
+    if require not in (None, "safe"):
+        raise BadArgument("require", expected='"safe" or nothing', got=repr(require))
+
+
+def _wanted_dtype(name: object) -> DType | None:
     if name is None:
         return None
-    dtype = find(name)
+    dtype = find(name) if isinstance(name, str) else None
     if dtype is None or not dtype.is_floating:
         raise BadArgument(
             "--dtype",
@@ -161,7 +172,7 @@ class _Job:
             )
 
     def select(self, section: str | None, only: Sequence[str], skip: Sequence[str]) -> None:
-        if not self.ckpt.tensors and section is None and not self.ckpt.kind.startswith("whole"):
+        if self.ckpt.kind == "values" and section is None:
             self.section = ALL
             self._leave_unread()  # its sentence says more than that there is nothing
         self.section, notes = self.ckpt.choose(section)
@@ -181,7 +192,7 @@ class _Job:
             )
 
     def _leave_sections(self) -> None:
-        if self.section in (ALL, FLAT):
+        if self.section == ALL:
             return
         for other in self.ckpt.sections:
             if other.name != self.section:
@@ -193,7 +204,7 @@ class _Job:
         for path, _ in self.ckpt.index.leaves:
             name = str(path[0]) if path else "value"
             # The values of a section that is left out go with it.
-            if self.section in (ALL, FLAT, name) or name not in known:
+            if self.section in (ALL, name) or name not in known:
                 counts[name] = counts.get(name, 0) + 1
         for name, count in counts.items():
             self.left_out.append((name, "not a tensor" if count == 1 else f"{count} values"))

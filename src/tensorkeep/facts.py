@@ -23,7 +23,8 @@ class Limits:
     (members under 16 MiB are exempt: a list of zeros compresses well and honestly).
     `max_stack` and `max_memo`: live entries of the pickle machine.
     `max_json_bytes`: a JSON header or index (safetensors itself refuses over 100 MB).
-    `max_expansion`: nodes visited when shared values are written out one by one.
+    `max_expansion`: nodes visited when shared values are written out one by one, beyond one for
+    each byte of the pickle (a million take seconds).
     `max_entries`: members of one archive.
     `max_depth`: containers inside containers (CPython itself cannot write more than a thousand).
     """
@@ -33,7 +34,7 @@ class Limits:
     max_stack: int = 4_000_000
     max_memo: int = 16_000_000
     max_json_bytes: int = 100_000_000
-    max_expansion: int = 20_000_000
+    max_expansion: int = 1_000_000
     max_entries: int = 5_000_000
     max_depth: int = 1_000
 

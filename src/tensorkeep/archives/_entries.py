@@ -27,6 +27,8 @@ from tensorkeep.archives._records import (
 from tensorkeep.errors import Damaged, Unsupported
 
 _DOS_FOLDER = 0x10
+_LINK = 0xA000_0000  # the upper half is Unix's mode where a Unix program wrote it
+_ODD_KINDS = 0x2000_0010
 _ODD_FLAGS = UNREADABLE | MASKED
 _REFUSED_FLAGS = (
     (ENCRYPTED, "encrypted-member", "the member is encrypted; torch does not read it"),
@@ -118,7 +120,8 @@ class EntryReader:
             if xlen:
                 self._widen(member, raw, data[name_end : name_end + xlen], at)
                 start, packed, size = member.header_offset, member.compressed_size, member.size
-            if packed != size or method or flags & _ODD_FLAGS or disk != self._disk or kind & 0x10:
+            odd = method or flags & _ODD_FLAGS or kind & _ODD_KINDS
+            if odd or packed != size or disk != self._disk:
                 self._check_odd(member, disk, kind, at)
             if start + LOCAL.size + packed > file_size:
                 raise self._bad(
@@ -175,6 +178,9 @@ class EntryReader:
         if member.method not in (STORED, DEFLATED):
             what = f"compression method {member.method}, which torch does not read"
             self._note("unsupported-method", what, member, at)
+        if kind & 0xF000_0000 == _LINK:
+            what = "a symbolic link: whoever unpacks the archive follows it to another file"
+            self._note("link-outside", what, member, at)
         if size and kind & _DOS_FOLDER and not member.name.endswith("/"):
             what = f"marked as a folder, with {size} bytes: torch leaves them unread"
             self._note("directory-with-data", what, member, at)

@@ -45,13 +45,12 @@ class Checkpoint:
 
     def _refs(self) -> dict[str, TensorRef]:
         paths = [path for path, _ in self.index.tensors]
-        flat = FLAT in self.parts
+        owner = {at: name for name, part in self.parts.items() for at in part.tensors}
         refs = {}
         # Names that collide must not keep anybody from looking at the rest: `select` refuses them.
         shown = names(paths, self.path, strict=False)
-        for name, (path, record) in zip(shown, self.index.tensors, strict=True):
-            section = FLAT if flat or not path else str(path[0])
-            refs[name] = TensorRef(name, record, section)
+        for at, (name, (_, record)) in enumerate(zip(shown, self.index.tensors, strict=True)):
+            refs[name] = TensorRef(name, record, owner[at])
         first = tie(
             [
                 (n, r.record.storage.key, r.dtype, r.shape, r.record.stride, r.record.offset)
@@ -158,7 +157,8 @@ class Checkpoint:
         """Name and reason of what lies in `section` and holds tensors that cannot be read."""
         found = []
         for path, value in self.index.leaves:
-            inside = section in (FLAT, ALL) or (path and str(path[0]) == section)
+            top = str(path[0]) if path else FLAT
+            inside = section in (ALL, top) or (section == FLAT and top not in self.parts)
             if inside and isinstance(value, Inert) and value.unread:
                 found.append((".".join(map(str, path)) or self.path, value.why))
         return found

@@ -33,18 +33,24 @@ class Index:
 
 def build(contents: Contents, limits: Limits, subject: str) -> Index:
     """Walk `contents.root`. Raises `LimitExceeded` when shared parts write out too large."""
-    walk = _Walk(limits, subject)
+    walk = _Walk(limits, subject, _written(contents))
     walk.run(contents.root, contents.lens)
     walk.index.values = walk.finish()
     return walk.index
 
 
+def _written(contents: Contents) -> int:
+    """How many nodes the bytes of the file can spell out without sharing any."""
+    pickled = sum(program.end - program.start for _, program in contents.programs)
+    return pickled + len(contents.storages) + len(contents.aliases)
+
+
 class _Walk:
     """One depth-first walk, in the order of the file."""
 
-    def __init__(self, limits: Limits, subject: str) -> None:
+    def __init__(self, limits: Limits, subject: str, honest: int) -> None:
         self.index = Index()
-        self.budget = limits.max_expansion
+        self.budget = limits.max_expansion + honest
         self.max_depth = limits.max_depth
         self.subject = subject
         self.active: set[int] = set()
@@ -109,6 +115,8 @@ class _Walk:
     def _leaf(self, path: Path, value: object, parent: dict[object, object]) -> None:
         if isinstance(value, TensorRecord):
             self.index.tensors.append((path, value))
+            # One key of a megabyte above thousands of tensors would be written out for each.
+            self.budget -= sum(len(key) for key in path if isinstance(key, str)) // 16
             return
         self.index.leaves.append((path, value))
         parent[path[-1] if path else None] = value

@@ -17,10 +17,12 @@ from tensorkeep.formats.contents import Inert
 FLAT = ""
 ALL = "all"
 _PREFERRED = ("state_dict", "model_state_dict", "model", "params")
-_EMA = re.compile(r"(^|[_.])(ema|emas|shadow|averaged|swa)([_.]|$)", re.IGNORECASE)
+_EMA = re.compile(
+    r"(^|[_.-])(emas?|shadow|averaged?|avg|swa|polyak)([_.-]|$)|(?-i:[a-z]EMA)", re.IGNORECASE
+)
 _NOT_WEIGHTS = re.compile(
-    r"optim|sched|scaler|(^|_)rng|random|callback|(^|_)loops?$|hyper|(^|_)args?$|config|epoch"
-    r"|(^|_)loss|metric|history|sampler|(^|_)amp($|_)|criterion|counter|(^|_)step",
+    r"optim|sched|scaler|(^|_)rng|random_state|callback|(^|_)loops?$|hyper|(^|_)args?$|config|epoch"
+    r"|(^|_)loss|metric|history|(^|_)sampler|(^|_)amp($|_)|criterion|counter|(^|_)steps?$",
     re.IGNORECASE,
 )
 
@@ -33,15 +35,19 @@ class Part:
     tensors: list[int]  # positions in Index.tensors
     direct: bool = False  # the key itself is the tensor
     optimizer: bool = False
+    mixed: bool = False  # an optimizer's state lies somewhere inside, beside other tensors
     unread: str = ""  # words for the object that stands here and that this version cannot read
 
 
 def parts_of(index: Index) -> dict[str, Part]:
     """Every section by name, in the order of the file. A flat file has the one named FLAT."""
     parts = _by_key(index)
-    if _is_flat(parts):
-        return {FLAT: Part(FLAT, list(range(len(index.tensors))))}
-    return parts
+    if not _is_flat(parts):
+        return parts
+    # What a module's own state dict does not hold, an optimizer or EMA beside it, stays apart.
+    own = {name: p for name, p in parts.items() if not p.direct and p.tensors and "." not in name}
+    apart = {at for part in own.values() for at in part.tensors}
+    return {FLAT: Part(FLAT, [at for at in range(len(index.tensors)) if at not in apart]), **own}
 
 
 def _by_key(index: Index) -> dict[str, Part]:
@@ -51,17 +57,25 @@ def _by_key(index: Index) -> dict[str, Part]:
         part = parts.setdefault(name, Part(name, []))
         part.tensors.append(at)
         part.direct = part.direct or len(path) == 1
-    leaves = [path for path, _ in index.leaves]
-    optimizers = {str(path[0]) for path in leaves if len(path) > 2 and path[1] == "param_groups"}
-    if any(len(path) > 1 and path[0] == "param_groups" for path in leaves):
-        optimizers.add("state")  # the file is an optimizer's own state dict
-    for name in optimizers & parts.keys():
-        parts[name].optimizer = True
+    _mark_optimizers(parts, index)
     for path, value in index.leaves:
         if isinstance(value, Inert) and value.unread == "object" and len(path) <= 1:
             name = str(path[0]) if path else FLAT
             parts.setdefault(name, Part(name, [])).unread = value.why
     return parts
+
+
+def _mark_optimizers(parts: dict[str, Part], index: Index) -> None:
+    """A dict with `param_groups` in it is an optimizer's, at whatever depth it lies."""
+    roots = set()
+    for path, _ in index.leaves:
+        if "param_groups" in path:
+            roots.add(path[: path.index("param_groups")])
+    for part in parts.values() if roots else ():
+        paths = [index.tensors[at][0] for at in part.tensors]
+        inside = sum(any(path[:n] in roots for n in range(len(path))) for path in paths)
+        part.optimizer = 0 < inside == len(paths)
+        part.mixed = 0 < inside < len(paths)
 
 
 def _is_flat(parts: dict[str, Part]) -> bool:
@@ -99,6 +113,13 @@ def choose(parts: dict[str, Part], section: str | None, subject: str) -> tuple[s
     name, notes = _pick(plain, averaged, subject)
     if name is None:
         name = _only_loose(parts, subject)
+    if parts[name].mixed:
+        raise AmbiguousSection(
+            subject,
+            expected="a section of weights alone",
+            got=f"section {name!r} with an optimizer's state in it",
+            remedy=f"Take what you want with --section {name} and --only or --skip.",
+        )
     if parts[name].unread and not parts[name].tensors:
         raise Unsupported(
             subject,
@@ -120,6 +141,8 @@ def _named(parts: dict[str, Part], section: str, subject: str) -> str:
 
 
 def _pick(plain: list[str], averaged: list[str], subject: str) -> tuple[str | None, list[str]]:
+    if FLAT in plain:
+        return FLAT, []
     if len(plain) == 1:
         left = f"; the averaged weights in {averaged[0]!r} were not used" if averaged else ""
         return plain[0], [f"section {plain[0]!r} taken as the weights{left}"] if plain[0] else []

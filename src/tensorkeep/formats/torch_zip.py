@@ -15,7 +15,7 @@ from tensorkeep.errors import Damaged, Unsupported
 from tensorkeep.facts import Anomaly, Limits
 from tensorkeep.formats._tensors import Interpreter, storage_dtype
 from tensorkeep.formats.contents import Contents, Storage
-from tensorkeep.pickles import Persistent, Program, run
+from tensorkeep.pickles import Call, Import, Persistent, Program, run
 from tensorkeep.stores import Blob
 
 NAME = "torch_zip"
@@ -211,10 +211,14 @@ def _audit(archive: ZipArchive, table: _Storages, limits: Limits, deep: bool) ->
     Yields all that is odd about the archive so far, what was known before included.
     """
     storages = {member.index for member in table.members.values()}
+    main = _record(archive, "data.pkl")
     for member in archive.members:
         if member.index not in storages:
             archive.check_local(member)
-            archive.read(member, limits)
+            data = archive.read(member, limits)
+            if member is not main and _is_program(data[:_CHUNK], limits):
+                what = "a pickle that torch.load does not read"
+                yield Anomaly("nested-pickle", what, member.name, member.header_offset)
     if deep:
         for key, member in table.members.items():
             archive.check_local(member)
@@ -230,16 +234,25 @@ def _checksum(archive: ZipArchive, member: ZipMember, key: str) -> Iterator[Anom
         yield Anomaly("bad-checksum", what, member.name, member.header_offset)
 
 
+def _is_program(head: bytes, limits: Limits) -> bool:
+    """Whether these bytes are a pickle that imports something.
+
+    Any text with a "c" in front begins like one: without a protocol it must go on like one too.
+    """
+    program = run(head, limits=limits)
+    if not any(isinstance(event, Import) for event in program.trace):
+        return False
+    called = any(isinstance(event, Call) for event in program.trace)
+    return head[0] == 0x80 or program.error is None or called
+
+
 def _hidden_pickle(archive: ZipArchive, member: ZipMember, limits: Limits) -> Iterator[Anomaly]:
     """A storage that begins with a whole pickle which imports something."""
     if member.size < 4 or member.method != 0:
         return
     start = archive.data_offset(member)
     head = archive.blob.read(start, min(member.size, _CHUNK))
-    if head[0] != 0x80 or head[1] > 5:
-        return
-    program = run(head, limits=limits, where=member.name)
-    if any(type(event).__name__ == "Import" for event in program.trace):
+    if head[0] == 0x80 and _is_program(head, limits):
         what = "a storage that begins with a pickle"
         yield Anomaly("pickle-in-storage", what, member.name, start)
 

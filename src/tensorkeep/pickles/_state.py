@@ -95,7 +95,7 @@ class Machine:
         self.trace: list[Import | Call | Effect] = []
         self.persistents: list[Persistent] = []
         self.anomalies: list[Anomaly] = []
-        self.key_budget = limits.max_expansion
+        self.key_budget = limits.max_expansion + self.size
         self.keys_counted = 0
         self.collisions: array[int] | None = None
 
@@ -115,6 +115,8 @@ class Machine:
             memo[index] = value
         elif index > len(memo):
             self.sparse[index] = value
+            if index >= _FAR:
+                self.note("memo-index", f"memo index {index}: {FAR}", None)
         else:
             memo.append(value)
             self._gather()
@@ -140,7 +142,7 @@ class Machine:
             raise truncated("a newline")
         return end
 
-    def note(self, kind: str, what: str, offset: int) -> None:
+    def note(self, kind: str, what: str, offset: int | None) -> None:
         """Report an anomaly, once per kind: a hostile file could hold millions."""
         if all(anomaly.kind != kind for anomaly in self.anomalies):
             self.anomalies.append(Anomaly(kind, what, offset=offset))
@@ -170,6 +172,9 @@ class Machine:
             raise too_much("bytes of pickle", limits.max_pickle_bytes, pos - self.start)
 
 
+# Honest writers count from 0: a memo with a gap at this height would hold as many entries.
+_FAR = 1 << 24
+FAR = "CPython makes room for twice as many entries at 8 bytes each"
 CROSSES = (
     "a value crosses the end of its frame: CPython reads it one way from memory and another way "
     "from a file"

@@ -9,11 +9,13 @@ by C code: a flag that hides an object field makes bytes of the file into pointe
 from __future__ import annotations
 
 import re
+from math import prod
 
 from tensorkeep.pickles import Call
 from tensorkeep.scanning._allow_kinds import EffectRule, Entry, KindOf, is_named, whole_numbers
 
-_CODE = re.compile(r"[|<>=]?[?bhilqBHILQefdgFDGSUVmMcua]\d{0,9}", re.ASCII)
+# Text and raw bytes have their length in the code: without one numpy takes a size of -1.
+_CODE = re.compile(r"[|<>=]?(?:[?bhilqBHILQefdgFDGmMcu]\d{0,9}|[SUVa]\d{1,9})", re.ASCII)
 _OBJECT = re.compile(r"[|<>=]?O\d{0,2}", re.ASCII)
 _TEXT_CODE = re.compile(r"[|<>=]?([SUVa])(\d{1,9})", re.ASCII)
 _ANY_CODE = re.compile(r"[|<>=]?([a-zA-Z?])(\d{1,9})", re.ASCII)
@@ -145,7 +147,8 @@ def _array_state(_: Call, args: tuple[object, ...]) -> bool:
     if not isinstance(dtype, Call) or not is_named(dtype.func, "numpy", "dtype"):
         return False
     if holds_objects(dtype):
-        return fortran in (0, 1) and type(data) is list
+        # numpy reads as many items as the shape says, whatever the length of the list.
+        return fortran in (0, 1) and type(data) is list and len(data) == prod(shape)
     return fortran in (0, 1) and (_raw(data) or type(data) is bytearray)
 
 

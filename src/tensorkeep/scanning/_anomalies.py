@@ -17,6 +17,7 @@ _KINDS: dict[str, str] = {
     ),
     "container/hidden-pickle": "pickle-in-storage nested-pickle second-pickle",
     "container/path-traversal": "path-traversal absolute-path link-outside storage-key-traversal",
+    "pickle/amplification": "memo-index",
     "container/amplification": "compressed-bomb ratio declared-size",
     "tensor/out-of-bounds": (
         "storage-out-of-bounds negative-stride negative-offset negative-size "

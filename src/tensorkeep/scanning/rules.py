@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 from tensorkeep.errors import LimitExceeded, NotACheckpoint, ReadError, TensorkeepError, Unsupported
 from tensorkeep.facts import Anomaly, Finding
@@ -24,6 +25,8 @@ _TEXT_ID = re.compile(
     r"'[0-9]{1,20}', '[a-z0-9:]{1,20}', [0-9]{1,20}\)"
 )
 _VIEW_PARTS = 3
+_READ_DEPTH = 3
+_MOST_READ = 10_000
 
 
 def judge_program(
@@ -38,12 +41,49 @@ def judge_program(
     trace = Trace(collector, where, program.end - program.start)
     trace.judge(program.trace)
     trace.mentions(_roots(program))
+    _changed_later(collector, program, where)
     _persistents(collector, trace, program.persistents, persistent or judge_persistent)
     found = collector.result()
     found += judge_anomalies(program.anomalies, where, default="pickle/odd-structure")
     if program.error is not None:
         found.append(judge_error(program.error, where))
     return found
+
+
+def _changed_later(collector: Collector, program: Program, where: str) -> None:
+    """Calls whose arguments the file changes afterwards: judged as they ended, run as they were."""
+    changed = program.changed
+    if not changed:
+        return
+    for event in program.trace:
+        if isinstance(event, Call | Effect) and _altered(event, changed):
+            place = f"{where}, byte {event.offset}"
+            what = partial(_said, event)
+            collector.add("pickle/odd-structure", "changed later", place, what)
+
+
+def _said(event: Call | Effect) -> str:
+    return f"changes afterwards what it gives to {describe(event)}"
+
+
+def _altered(event: Call | Effect, changed: dict[int, int]) -> bool:
+    # Three levels: as deep as a class that is allowed reads what it is given (the fields of a
+    # numpy dtype stand in a dict in a tuple in its state).
+    level = list(event.args) if isinstance(event.args, tuple) else []
+    if isinstance(event, Call) and isinstance(event.kwargs, dict):
+        level.append(event.kwargs)
+    for _ in range(_READ_DEPTH):
+        below: list[object] = []
+        for part in level:
+            kind = part.__class__
+            if kind is list or kind is dict or kind is set or kind is bytearray:
+                if changed.get(id(part), -1) > event.offset:
+                    return True
+                below.extend(part.values() if kind is dict else part)  # type: ignore[attr-defined,arg-type]
+            elif kind is tuple and part:
+                below.extend(part)  # type: ignore[arg-type]
+        level = below[:_MOST_READ]
+    return False
 
 
 def _roots(program: Program) -> Iterator[object]:

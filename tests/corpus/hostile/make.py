@@ -112,7 +112,12 @@ def opcodes():
     slots = relu + b"N}" + defaults + b"\x86b"
     runs("slot_state_on_relu", "C", state_dict(slots), "pickle/changes-global")
     runs("state_on_relu", "C", state_dict(relu + b"}" + defaults + b"b"), "pickle/changes-global")
-    runs("append_to_sys_path", "C", state_dict(g("sys", "path") + u("/tmp") + b"a"))
+    runs(
+        "append_to_sys_path",
+        "C",
+        state_dict(g("sys", "path") + u("/tmp") + b"a"),
+        "pickle/changes-global pickle/dangerous-import",
+    )
     # The instance gets a method of the file's choosing, which the next opcode calls.
     for method, then in {
         "extend": b"(K\x01e",
@@ -169,11 +174,22 @@ def streams():
 def zips():
     ambiguous = "container/ambiguous"
     evil = Member("archive/data.pkl", EVIL)
-    keep("duplicate_data_pkl", "E", SUSPICIOUS, ambiguous, checkpoint(HONEST, evil))
+    both = f"{ambiguous} pickle/dangerous-call"
+    keep("duplicate_data_pkl", "E", DANGEROUS, both, checkpoint(HONEST, evil))
+    # torch takes the honest one here, and Python's zipfile the other.
+    first = archive(
+        [
+            Member("archive/version", b"3\n"),
+            Member("archive/data/0", WEIGHT),
+            Member("archive/data.pkl", HONEST),
+            evil,
+        ]
+    )
+    keep("duplicate_taken_by_zipfile", "E", SUSPICIOUS, ambiguous, first)
     twice = Member("archive/data/0", EVIL)
     keep("duplicate_storage", "E", SUSPICIOUS, ambiguous, checkpoint(HONEST, twice))
     upper = Member("archive/DATA.PKL", EVIL)
-    keep("case_collision", "E", SUSPICIOUS, ambiguous, checkpoint(HONEST, upper))
+    keep("case_collision", "E", DANGEROUS, both, checkpoint(HONEST, upper))
     other = Member("other/data.pkl", EVIL)
     keep("second_root", "E", SUSPICIOUS, ambiguous, checkpoint(HONEST, other))
     keep(
@@ -203,11 +219,14 @@ def zips():
         "two_directories",
         "E",
         SUSPICIOUS,
-        ambiguous,
+        "container/hidden-bytes",
         checkpoint(HONEST, directories=2),
     )
     hidden = Member("archive/hidden.pkl", EVIL, listed=False)
-    keep("unlisted_member", "E", SUSPICIOUS, "container/hidden-bytes", checkpoint(HONEST, hidden))
+    bytes_ = "container/hidden-bytes"
+    keep("unlisted_behind_storage", "E", SUSPICIOUS, bytes_, checkpoint(HONEST, hidden), deep=True)
+    note = Member("archive/note", b"n")
+    keep("unlisted_member", "E", SUSPICIOUS, bytes_, checkpoint(HONEST, note, hidden))
     keep("suffix_bytes", "E", SUSPICIOUS, "container/hidden-bytes", checkpoint(HONEST, suffix=EVIL))
     keep(
         "bytes_before_directory",
@@ -295,11 +314,11 @@ def headers():
         "negative_shape_in_header": safetensors(bent=entry(0, 16, (-4,))),
         "shape_overflow": safetensors(bent=entry(0, 16, (1 << 33, 1 << 33))),
         "backwards_offsets": safetensors(bent=entry(16, 0)),
-        "deep_json": header('{"a":' * 40_000 + "1" + "}" * 40_000),
+        "deep_json": header('{"a":' + "[" * 8_000 + "]" * 8_000 + "}"),
     }
     for name, data in damaged.items():
         keep(name, "H", UNKNOWN, "read/damaged", data)
-    keep("header_bomb", "H", UNKNOWN, "read/limit", header('{"a', length=(1 << 62)))
+    keep("header_bomb", "H", UNKNOWN, "read/not-a-checkpoint", header('{"a', length=(1 << 62)))
     keep("header_of_100_mb", "H", UNKNOWN, "read/damaged", header('{"a', length=99_999_999))
 
 
@@ -320,7 +339,13 @@ def service():
         "",
         checkpoint(P2 + b"})" + b"\x85" * 500_000 + b"Ns.", deflate=True),
     )
-    keep("memo_bomb", "I", DANGEROUS, "", checkpoint(P2 + b"Nr" + struct.pack("<I", 2**31) + b"."))
+    keep(
+        "memo_bomb",
+        "I",
+        DANGEROUS,
+        "pickle/amplification",
+        checkpoint(P2 + b"Nr" + struct.pack("<I", 2**31) + b"."),
+    )
     laughs = b"]" + b"".join(b"q" + bytes([n]) + b"0](h" + bytes([n]) + b"2e" for n in range(60))
     keep("exponential_expansion", "I", UNKNOWN, "", checkpoint(P2 + laughs + b"."))
     lengths = {
@@ -351,7 +376,7 @@ def paths():
     absolute = Member("/etc/cron.d/evil", b"x")
     keep("absolute_member", "J", DANGEROUS, traversal, checkpoint(HONEST, absolute))
     link = Member("archive/link", b"/etc/passwd", external=0o120777 << 16)
-    keep("symbolic_link", "J", SUSPICIOUS, "", checkpoint(HONEST, link))
+    keep("symbolic_link", "J", DANGEROUS, traversal, checkpoint(HONEST, link))
     index = {"metadata": {}, "weight_map": {"weight": "../../../../../etc/passwd"}}
     text = json.dumps(index).encode()
     keep("index_traversal", "J", UNKNOWN, "", {"model.safetensors.index.json": text})
