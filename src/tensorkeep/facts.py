@@ -55,7 +55,13 @@ class Anomaly:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that a rule says about a file."""
+    """One thing that a rule says about a file.
+
+    `where` is for people: the place inside the container and the byte. `member` and `offset` are
+    the same for machines: the offset is a byte position in that member, or in the file if
+    `member` is empty; None where the finding is about no byte. `subject` is the name that the
+    finding is about ("os.system"), or "".
+    """
 
     rule: str
     severity: Severity
@@ -63,6 +69,9 @@ class Finding:
     what: str
     why: str
     remedy: str
+    member: str = ""
+    offset: int | None = None
+    subject: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """The record as JSON holds it."""

@@ -84,7 +84,8 @@ def test_scan_json(cli, hostile_digits, digits):
     assert (report["verdict"], report["depth"], report["skipped"]) == ("dangerous", "default", 0)
     first, second = report["files"]
     assert list(first) == ["path", "verdict", "format", "findings"]
-    assert list(first["findings"][0]) == ["rule", "severity", "where", "what", "why", "remedy"]
+    keys = ["rule", "severity", "where", "what", "why", "remedy", "member", "offset", "subject"]
+    assert list(first["findings"][0]) == keys
     assert (second["verdict"], second["findings"]) == ("safe", [])
     deep = closed_json(cli("scan", "--deep", "--format", "json", digits).out)
     assert deep["depth"] == "deep"

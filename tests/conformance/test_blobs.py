@@ -9,6 +9,7 @@ import pytest
 
 from tensorkeep.stores.local import LocalBlob
 from tensorkeep.stores.memory import MemoryBlob
+from tensorkeep.stores.slices import SliceBlob
 from tensorkeep.stores.streams import FileObjectBlob, plain_file_blob
 from tensorkeep.testing import BlobConformance
 
@@ -45,3 +46,8 @@ class TestMemoryBlob(BlobConformance):
 class TestFileObjectBlob(BlobConformance):
     def make(self, data):
         return FileObjectBlob(io.BytesIO(data))
+
+
+class TestSliceBlob(BlobConformance):
+    def make(self, data):
+        return SliceBlob(MemoryBlob(b"before" + data + b"behind"), 6, len(data), "slice")

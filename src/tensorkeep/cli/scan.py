@@ -9,7 +9,8 @@ from tensorkeep.cli.output import Line, many, show, show_json, size
 from tensorkeep.cli.progress import reporter
 from tensorkeep.errors import TensorkeepError, escape
 from tensorkeep.facts import Finding, Verdict
-from tensorkeep.scanning.targets import FileReport, ScanReport, failure, scan
+from tensorkeep.scanning.reports import FileReport, ScanReport, failure
+from tensorkeep.scanning.targets import scan
 
 _STYLE = {
     "safe": "bold green",

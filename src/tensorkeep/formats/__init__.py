@@ -7,14 +7,18 @@ A new format is one file with NAME, SUFFIXES, `identify` and `read`, and one lin
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Protocol
 
+from tensorkeep.errors import LimitExceeded
 from tensorkeep.facts import Limits
 from tensorkeep.formats import foreign, safetensors, torch_zip
-from tensorkeep.formats.contents import Contents
+from tensorkeep.formats.contents import Contents, Parts
 from tensorkeep.stores import Blob
 
 HEAD = 512
+_DEEPEST = 8
+_NESTED = 4  # times its own size that the files inside a file may have, all levels summed
 
 
 class Format(Protocol):
@@ -26,8 +30,8 @@ class Format(Protocol):
     def identify(self, blob: Blob, head: bytes) -> bool:
         """Whether the first bytes announce this format."""
 
-    def read(self, blob: Blob, limits: Limits) -> Contents:
-        """The checkpoint, without its tensor bytes."""
+    def read(self, blob: Blob, limits: Limits, parts: Parts) -> Contents:
+        """The checkpoint, without its tensor bytes; `parts` opens files that lie in it."""
 
 
 FORMATS: tuple[Format, ...] = (torch_zip, safetensors)
@@ -39,15 +43,51 @@ def identify(blob: Blob) -> Format | None:
     return next((known for known in FORMATS if known.identify(blob, head)), None)
 
 
+@dataclass(slots=True)
+class Inside:
+    """Opens files that lie in files. `budget` in bytes is shared by all that one file leads to.
+
+    An archive that holds itself, or a thousand archives of a thousand each, ends here.
+    """
+
+    limits: Limits
+    depth: int = 0
+    budget: list[int] = field(default_factory=list)
+
+    def examine(self, blob: Blob) -> Contents:
+        """See `Parts`."""
+        self.budget[0] -= blob.size
+        if self.depth >= _DEEPEST or self.budget[0] < 0:
+            raise LimitExceeded(
+                blob.name,
+                expected=f"files nested at most {_DEEPEST} deep and no larger than their container",
+                got="more",
+            )
+        return _examine(blob, self.limits, Inside(self.limits, self.depth + 1, self.budget))
+
+    def recognises(self, blob: Blob) -> bool:
+        """See `Parts`."""
+        return identify(blob) is not None
+
+
 def examine(blob: Blob, limits: Limits) -> Contents:
     """What can be found out about `blob`, `Contents.error` included.
 
     Raises `ReadError` if it is no checkpoint, or its container is damaged.
     """
+    return _examine(blob, limits, inside(blob, limits))
+
+
+def inside(blob: Blob, limits: Limits) -> Inside:
+    """What opens the files that lie in `blob`, within its limits."""
+    return Inside(limits, 0, [_NESTED * blob.size + limits.max_pickle_bytes])
+
+
+def _examine(blob: Blob, limits: Limits, parts: Inside) -> Contents:
     known = identify(blob)
     if known is None:
         raise foreign.error(blob, blob.read(0, min(HEAD, blob.size)))
-    return known.read(blob, limits)
+    return known.read(blob, limits, parts)
 
 
 def read(blob: Blob, limits: Limits) -> Contents:

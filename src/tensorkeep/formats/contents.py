@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from math import prod
+from typing import Protocol
 
 from tensorkeep.dtypes import DType
 from tensorkeep.errors import Damaged, TensorkeepError
-from tensorkeep.facts import Anomaly
+from tensorkeep.facts import Anomaly, Limits
 from tensorkeep.pickles import Program, describe
 from tensorkeep.stores import Blob
 
@@ -158,6 +159,15 @@ _WORD = 1 << 63
 Lens = Callable[[object], object]
 
 
+@dataclass(frozen=True, slots=True)
+class Code:
+    """A program in text that a container carries: `language` is "python" or "torchscript"."""
+
+    where: str
+    language: str
+    text: str
+
+
 @dataclass(slots=True)
 class Contents:
     """Everything that a format found out without reading tensor bytes.
@@ -169,6 +179,13 @@ class Contents:
     `digests` says whether the container carries checksums of the tensor bytes. `aliases` are
     the names in `root` that the container gives as further names of a tensor it holds once.
     `error`: why `root` could not be read to its end; the programs say what ran until then.
+
+    `nested`: whole files that lie inside (a member of an archive, bytes that a pickle hands to
+    torch.load), each by its place: they are judged as files of their own. `unreadable`: those that
+    could not be read, and why. `code` yields the programs in text that are carried along.
+    `dialect` says who would run `programs`: "python" (pickle or torch.load), "torchscript" (the
+    C++ unpickler of torch.jit) or "package" (torch.package's importer). `own` are the qualified
+    names that the container itself defines: they are looked up in it and imported from nowhere.
     """
 
     format: str
@@ -187,6 +204,27 @@ class Contents:
     digests: bool = False
     aliases: frozenset[str] = frozenset()
     error: TensorkeepError | None = None
+    nested: list[tuple[str, Contents]] = field(default_factory=list)
+    unreadable: list[tuple[str, TensorkeepError]] = field(default_factory=list)
+    code: Callable[[], Iterable[Code]] = lambda: ()
+    dialect: str = "python"
+    own: frozenset[str] = frozenset()
+
+
+class Parts(Protocol):
+    """Opens files inside a file. A format is given one, as formats do not know each other."""
+
+    limits: Limits
+
+    def examine(self, blob: Blob) -> Contents:
+        """What `blob` holds, `Contents.error` included. Raises `ReadError`.
+
+        Raises `LimitExceeded` when files lie in files deeper, or altogether larger, than the
+        limits allow.
+        """
+
+    def recognises(self, blob: Blob) -> bool:
+        """Whether its bytes announce a format that could be examined."""
 
 
 def plain(value: object) -> object:

@@ -17,6 +17,7 @@ from tensorkeep.errors import Damaged, LimitExceeded, Unsupported
 from tensorkeep.facts import Anomaly, Limits
 from tensorkeep.formats.contents import (
     Contents,
+    Parts,
     Storage,
     TensorRecord,
     contiguous_stride,
@@ -39,7 +40,7 @@ def identify(blob: Blob, head: bytes) -> bool:
     return length <= 100_000_000 and (length <= blob.size or head[9:10] in b'"}')
 
 
-def read(blob: Blob, limits: Limits) -> Contents:
+def read(blob: Blob, limits: Limits, parts: Parts) -> Contents:
     """The checkpoint in `blob`, without its tensor bytes. Raises `Damaged`, `LimitExceeded`."""
     header, start = _header(blob, limits)
     anomalies: list[Anomaly] = []

@@ -14,7 +14,7 @@ from tensorkeep.dtypes import DType
 from tensorkeep.errors import Damaged, Unsupported
 from tensorkeep.facts import Anomaly, Limits
 from tensorkeep.formats._tensors import Interpreter, storage_dtype
-from tensorkeep.formats.contents import Contents, Storage
+from tensorkeep.formats.contents import Contents, Parts, Storage
 from tensorkeep.pickles import Call, Import, Persistent, Program, run
 from tensorkeep.stores import Blob
 
@@ -30,7 +30,7 @@ def identify(blob: Blob, head: bytes) -> bool:
     return head.startswith((b"PK\x03\x04", b"PK\x05\x06"))
 
 
-def read(blob: Blob, limits: Limits) -> Contents:
+def read(blob: Blob, limits: Limits, parts: Parts) -> Contents:
     """The checkpoint in `blob`, without its tensor bytes.
 
     Raises `Damaged`, `LimitExceeded`, and `Unsupported` for zips that torch writes in other

@@ -6,6 +6,8 @@ of the findings. Nothing here runs what it judges, and the verdict does not depe
 installed.
 """
 
-from tensorkeep.scanning.targets import FileReport, ScanReport, judge, scan
+from tensorkeep.scanning.examining import judge
+from tensorkeep.scanning.reports import FileReport, ScanReport
+from tensorkeep.scanning.targets import scan
 
 __all__ = ["FileReport", "ScanReport", "judge", "scan"]

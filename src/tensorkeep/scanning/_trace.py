@@ -8,7 +8,7 @@ from tensorkeep.pickles import Call, Effect, Extension, Global, Import, Persiste
 from tensorkeep.scanning._danger_names import RESOLVES
 from tensorkeep.scanning.allowlist import Entry, entry_for_call, entry_of, kind_of
 from tensorkeep.scanning.dangerous import attribute_danger, danger, is_dunder
-from tensorkeep.scanning.words import Collector
+from tensorkeep.scanning.words import Collector, Place
 
 # What the opcode would call on an object that is no list, dict or set.
 _VERBS = {
@@ -77,9 +77,9 @@ class Trace:
             rule, about, self.place(offset), lambda: f"would {verb} {describe(shown, 200)}", why
         )
 
-    def place(self, offset: int) -> str:
+    def place(self, offset: int) -> Place:
         """The member and the byte in it."""
-        return f"{self._where}, byte {offset}" if self._where else f"byte {offset}"
+        return Place(self._where, offset)
 
     # Names
 

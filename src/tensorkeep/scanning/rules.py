@@ -15,7 +15,7 @@ from tensorkeep.pickles import Call, Effect, Persistent, Program, describe
 from tensorkeep.scanning._anomalies import rule_for
 from tensorkeep.scanning._trace import Trace
 from tensorkeep.scanning.allowlist import kind_of
-from tensorkeep.scanning.words import RULES, Collector, finding
+from tensorkeep.scanning.words import RULES, Collector, Place, finding
 
 __all__ = ["RULES", "judge_anomalies", "judge_error", "judge_persistent", "judge_program"]
 
@@ -57,7 +57,7 @@ def _changed_later(collector: Collector, program: Program, where: str) -> None:
         return
     for event in program.trace:
         if isinstance(event, Call | Effect) and _altered(event, changed):
-            place = f"{where}, byte {event.offset}"
+            place = Place(where, event.offset)
             what = partial(_said, event)
             collector.add("pickle/odd-structure", "changed later", place, what)
 
@@ -157,10 +157,9 @@ def judge_anomalies(
     return collector.result()
 
 
-def _place(where: str, anomaly: Anomaly) -> str:
-    byte = "" if anomaly.offset is None else f"byte {anomaly.offset}"
+def _place(where: str, anomaly: Anomaly) -> Place:
     inner = "" if anomaly.where == where else anomaly.where
-    return ", ".join(part for part in (where, inner, byte) if part)
+    return Place(", ".join(part for part in (where, inner) if part), anomaly.offset)
 
 
 def judge_error(error: TensorkeepError, where: str) -> Finding:

@@ -267,10 +267,33 @@ def shorten(text: str, limit: int = _LONGEST) -> str:
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
-def finding(rule: str, where: str, what: str, why: str = "") -> Finding:
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a finding is: a member of the container (or "", the file itself) and a byte in it."""
+
+    member: str
+    offset: int | None = None
+
+    def __str__(self) -> str:
+        byte = "" if self.offset is None else f"byte {self.offset}"
+        return ", ".join(part for part in (self.member, byte) if part)
+
+
+def finding(rule: str, where: str | Place, what: str, why: str = "", subject: str = "") -> Finding:
     """The finding of `rule` at `where`; `why` replaces the rule's own sentence."""
     text = RULES[rule]
-    return Finding(rule, text.severity, where, shorten(what), why or text.why, text.remedy)
+    place = where if isinstance(where, Place) else Place(where)
+    return Finding(
+        rule,
+        text.severity,
+        str(place),
+        shorten(what),
+        why or text.why,
+        text.remedy,
+        place.member,
+        place.offset,
+        subject,
+    )
 
 
 class Collector:
@@ -284,9 +307,11 @@ class Collector:
         self._findings: list[Finding] = []
         self._seen: dict[tuple[str, str], int] = {}
         self._names: dict[str, int] = {}
-        self._more: dict[tuple[str, str], tuple[int, str]] = {}
+        self._more: dict[tuple[str, str], tuple[int, Place]] = {}
 
-    def add(self, rule: str, name: str, where: str, what: Callable[[], str], why: str = "") -> None:
+    def add(
+        self, rule: str, name: str, where: Place, what: Callable[[], str], why: str = ""
+    ) -> None:
         """Keep a finding about `name`, or count it; `what` is asked for only if it is kept."""
         name = shorten(name)
         key = (rule, name)
@@ -298,17 +323,22 @@ class Collector:
         self._seen[key] = count + 1
         if count >= EXAMPLES:
             return self._count(key, where)
-        self._findings.append(finding(rule, where, what(), why))
+        self._findings.append(finding(rule, where, what(), why, name))
         return None
 
-    def _count(self, key: tuple[str, str], where: str) -> None:
+    def _count(self, key: tuple[str, str], where: Place) -> None:
         count, first = self._more.get(key, (0, where))
         self._more[key] = (count + 1, first)
 
     def result(self) -> list[Finding]:
         """Every finding kept, and one that counts for each kind of what was not."""
         counted = [
-            finding(rule, where, f"the same {count} more times" + (f": {name}" if name else ""))
+            finding(
+                rule,
+                where,
+                f"the same {count} more times" + (f": {name}" if name else ""),
+                subject=name,
+            )
             for (rule, name), (count, where) in self._more.items()
         ]
         return [*self._findings, *counted]

@@ -11,7 +11,7 @@ from tensorkeep.checkpoints import index
 from tensorkeep.checkpoints.checkpoint import Checkpoint
 from tensorkeep.errors import TensorkeepError
 from tensorkeep.facts import Limits
-from tensorkeep.formats import HEAD, Format
+from tensorkeep.formats import HEAD, Format, inside
 from tensorkeep.stores import Blob
 from tensorkeep.stores.local import LocalBlob
 from tensorkeep.stores.memory import MemoryBlob
@@ -120,7 +120,7 @@ class FormatConformance(ABC):
 
     def _open(self, blob: Blob) -> Checkpoint:
         limits = Limits()
-        contents = self.format.read(blob, limits)
+        contents = self.format.read(blob, limits, inside(blob, limits))
         if contents.error is not None:
             raise contents.error
         found = index.build(contents, limits, blob.name)

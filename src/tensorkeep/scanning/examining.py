@@ -1,0 +1,92 @@
+"""The verdict on one blob or one opened checkpoint, with everything that lies inside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from tensorkeep import formats
+from tensorkeep.checkpoints import index
+from tensorkeep.checkpoints.checkpoint import Checkpoint
+from tensorkeep.errors import TensorkeepError
+from tensorkeep.facts import Anomaly, Finding, Limits, Verdict
+from tensorkeep.formats.contents import Contents
+from tensorkeep.scanning.reports import FileReport
+from tensorkeep.scanning.rules import judge_anomalies, judge_error, judge_program
+from tensorkeep.scanning.verdicts import verdict
+from tensorkeep.stores import Blob
+
+
+def judge(ckpt: Checkpoint) -> tuple[Verdict, list[Finding]]:
+    """The verdict on an opened checkpoint, from what opening it has read."""
+    findings = judge_contents(ckpt.contents)
+    return verdict(findings), findings
+
+
+def judge_contents(contents: Contents) -> list[Finding]:
+    """Everything that the rules say about `contents`, what is nested in it included."""
+    findings = _own(contents, ())
+    for where, inside in contents.nested:
+        findings += [_inside(where, found) for found in judge_contents(inside)]
+    return findings
+
+
+def _own(contents: Contents, more: Iterable[Anomaly]) -> list[Finding]:
+    """What is said about `contents` itself; `more` are anomalies that its audit has met."""
+    findings = []
+    for where, program in contents.programs:
+        findings += judge_program(program, where)
+    findings += judge_anomalies(list(dict.fromkeys([*contents.anomalies, *more])), "")
+    own = {id(program.error) for _, program in contents.programs}
+    if contents.error is not None and id(contents.error) not in own:
+        findings.append(judge_error(contents.error, contents.format))
+    findings += [judge_error(error, where) for where, error in contents.unreadable]
+    return findings
+
+
+def _inside(where: str, found: Finding) -> Finding:
+    """A finding in a file that lies in another one: the place is the way through both."""
+    member = f"{where}: {found.member}" if found.member else where
+    return replace(found, member=member, where=f"{where}: {found.where}")
+
+
+def examine(contents: Contents, deep: bool, limits: Limits, subject: str) -> list[Finding]:
+    """As `judge_contents`, after its audit and a look at every tensor; nested files too."""
+    errors: list[Finding] = []
+    found: list[Anomaly] = []
+    try:
+        if contents.error is None:
+            # Walking the value makes the lens look at every tensor: views beyond their storage.
+            index.build(contents, limits, subject)
+        found.extend(contents.audit(deep))
+    except TensorkeepError as error:
+        errors.append(judge_error(error, subject))
+    findings = [*_own(contents, found), *errors]
+    for where, inside in contents.nested:
+        findings += [_inside(where, one) for one in examine(inside, deep, limits, where)]
+    return findings
+
+
+def scan_blob(blob: Blob, deep: bool, limits: Limits) -> FileReport:
+    """The verdict on the file in `blob`; it raises nothing of ours."""
+    findings: list[Finding] = []
+    name, rest = "unknown", max(blob.size - blob.bytes_read, 0)
+    try:
+        contents = formats.examine(blob, limits)
+        name, before = contents.format, blob.bytes_read
+        findings += examine(contents, deep, limits, blob.name)
+        audited = blob.bytes_read - before if deep else 0
+        rest = not_read(contents, blob.size, blob.bytes_read, audited)
+    except TensorkeepError as error:
+        findings.append(judge_error(error, blob.name))
+    return FileReport(blob.name, verdict(findings), name, findings, rest)
+
+
+def not_read(contents: Contents, size: int, read: int, audited: int) -> int:
+    """Bytes that the verdict does not rest on: those of the storages, unless they were audited.
+
+    Size less bytes read alone would say too little: the end of a file is read for its directory,
+    whatever lies there, and some of it twice.
+    """
+    stored = min(sum(storage.nbytes for storage in contents.storages.values()), size)
+    return max(stored - audited, size - read, 0)

@@ -1,0 +1,72 @@
+"""What a scan says, as records: of one file, and of everything that was asked about."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from tensorkeep.errors import TensorkeepError
+from tensorkeep.facts import Finding, Verdict
+from tensorkeep.scanning.rules import judge_error
+from tensorkeep.scanning.verdicts import verdict
+
+
+@dataclass(slots=True)
+class FileReport:
+    """The verdict on one file. `bytes_not_read`: how much of it the verdict does not rest on."""
+
+    path: str
+    verdict: Verdict
+    format: str
+    findings: list[Finding]
+    bytes_not_read: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as JSON holds it."""
+        return {
+            "path": self.path,
+            "verdict": self.verdict,
+            "format": self.format,
+            "findings": [finding.to_dict() for finding in self.findings],
+        }
+
+
+@dataclass(slots=True)
+class ScanReport:
+    """Verdicts on all files of a target. `skipped` counts files that are no model at all."""
+
+    files: list[FileReport] = field(default_factory=list)
+    skipped: int = 0
+    depth: str = "default"
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst of all files: dangerous, unknown, suspicious, safe."""
+        return verdict([finding for file in self.files for finding in file.findings])
+
+    @property
+    def findings(self) -> list[Finding]:
+        """Those of all files."""
+        return [finding for file in self.files for finding in file.findings]
+
+    @property
+    def bytes_not_read(self) -> int:
+        """Summed over all files."""
+        return sum(file.bytes_not_read for file in self.files)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON holds it."""
+        return {
+            "schema": 1,
+            "verdict": self.verdict,
+            "depth": self.depth,
+            "bytes_not_read": self.bytes_not_read,
+            "skipped": self.skipped,
+            "files": [file.to_dict() for file in self.files],
+        }
+
+
+def failure(path: str, error: TensorkeepError) -> FileReport:
+    """The report on what could not be read at all."""
+    findings = [judge_error(error, path)]
+    return FileReport(path, verdict(findings), "unknown", findings, 0)

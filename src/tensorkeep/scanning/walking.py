@@ -1,0 +1,129 @@
+"""Every file below a directory, each judged alone; what is no model is skipped and counted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tensorkeep import formats
+from tensorkeep.checkpoints.opening import open_checkpoint
+from tensorkeep.errors import NotACheckpoint, ReadError, StoreError
+from tensorkeep.facts import Limits
+from tensorkeep.formats import foreign
+from tensorkeep.progress import Reporter
+from tensorkeep.scanning.examining import scan_blob
+from tensorkeep.scanning.reports import FileReport, ScanReport, failure
+from tensorkeep.scanning.rules import judge_anomalies, judge_error
+from tensorkeep.scanning.verdicts import verdict
+from tensorkeep.stores._errors import translated
+from tensorkeep.stores.opening import open_blob
+
+_MODEL_SUFFIXES = (
+    ".pth", ".pt", ".bin", ".ckpt", ".safetensors", ".pkl", ".pickle", ".joblib", ".pt2",
+    ".gguf", ".h5", ".hdf5", ".keras", ".onnx", ".npy", ".npz", ".nemo", ".mar", ".dill",
+)  # fmt: skip
+
+
+# How the work is spread: called with a function and what to call it with, it yields the results in
+# order. `fleet.pool` has one that uses several processes.
+Mapper = Callable[
+    [Callable[[Path], FileReport | None], Iterable[Path]], Iterable[FileReport | None]
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """How each file is scanned; it goes to other processes."""
+
+    deep: bool
+    limits: Limits
+
+    def __call__(self, path: Path) -> FileReport | None:
+        """The report on one file; None if it is no model."""
+        return scan_if_model(path, self.deep, self.limits)
+
+
+def walk(
+    folder: Path,
+    report: ScanReport,
+    job: Job,
+    reporter: Reporter,
+    mapper: Mapper = map,
+) -> None:
+    """Add everything below `folder` to `report`. Raises `NotACheckpoint` if there is nothing."""
+    files = [(path, _size(path)) for path in _files(folder, report)]
+    reporter.start("scanning", sum(size for _, size in files))
+    try:
+        results = mapper(job, [path for path, _ in files])
+        for (_, size), scanned in zip(files, results, strict=True):
+            if scanned is None:
+                report.skipped += 1
+            else:
+                report.files.append(scanned)
+            reporter.advance(size)
+    finally:
+        reporter.finish()
+    if not report.files:
+        raise NotACheckpoint(
+            os.fspath(folder),
+            expected="a directory with model files in it",
+            got=f"{report.skipped} other files" if report.skipped else "an empty one",
+        )
+
+
+def _files(folder: Path, report: ScanReport) -> Iterator[Path]:
+    """Every file below `folder`. One folder that cannot be listed makes the verdict unknown."""
+
+    def closed(error: OSError) -> None:
+        told = translated(error, error.filename)
+        if Path(error.filename) == folder:
+            raise told
+        report.files.append(failure(error.filename, told))
+
+    for root, folders, names in os.walk(folder, onerror=closed):
+        folders.sort()
+        # Not followed: a link may lead anywhere, in a circle too.
+        report.skipped += sum(Path(root, name).is_symlink() for name in folders)
+        yield from (Path(root, name) for name in sorted(names))
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+# What only an index and its parts together can be wrong about.
+_INDEX_KINDS = ("tensor-not-in-index", "tensor-in-two-parts")
+
+
+def _index_alone(path: Path, limits: Limits) -> FileReport:
+    """Whether an index fits its parts, which the walk judges each for itself."""
+    try:
+        with open_checkpoint(path, limits=limits) as ckpt:
+            odd = [a for a in ckpt.contents.anomalies if a.kind in _INDEX_KINDS]
+            findings, name = judge_anomalies(odd, path.name), ckpt.format
+    except (ReadError, StoreError) as error:
+        findings, name = [judge_error(error, path.name)], "unknown"
+    return FileReport(os.fspath(path), verdict(findings), name, findings, 0)
+
+
+def scan_if_model(path: Path, deep: bool, limits: Limits) -> FileReport | None:
+    """The report on a file that may be a model; None if it is none."""
+    if path.name.endswith(".index.json"):
+        return _index_alone(path, limits)
+    suffix = path.suffix.lower() in _MODEL_SUFFIXES
+    try:
+        with open_blob(path) as blob:
+            head = blob.read(0, min(formats.HEAD, blob.size))
+            if suffix or formats.identify(blob) or foreign.model_kind(head):
+                return scan_blob(blob, deep, limits)
+            return None
+    except (StoreError, ReadError) as error:
+        # What cannot be opened may be a model: it is counted, and never passes for safe.
+        if not suffix and not path.is_file():
+            return None
+        return failure(os.fspath(path), error)
