@@ -179,6 +179,12 @@ def test_every_group_says_what_would_happen():
     assert len({words for words, _ in GROUPS}) == len(GROUPS)
 
 
+def test_every_group_says_what_is_gained():
+    assert dangerous.GAINS.keys() == {words for words, _ in GROUPS}
+    assert "keys" in dangerous.gain("os", "system")
+    assert dangerous.gain("mypackage", "Net") == ""
+
+
 def test_a_name_of_a_million_dots_is_quick():
     assert dangerous.danger("a." * 500_000, "b." * 500_000) == ""
 

@@ -8,6 +8,7 @@ that honest checkpoints name classes of is listed by its harmful names only.
 from __future__ import annotations
 
 from tensorkeep.pickles import Global
+from tensorkeep.scanning._danger_gains import GAINS
 from tensorkeep.scanning._danger_names import GROUPS, RESOLVES
 
 _TABLE: dict[str, str] = {name: words for words, names in GROUPS for name in names.split()}
@@ -34,6 +35,11 @@ def danger(module: str, name: str) -> str:
         if words:
             return words
     return behind_a_door(name)
+
+
+def gain(module: str, name: str) -> str:
+    """What whoever made the file gains from a call of `module`.`name`, a sentence, or ""."""
+    return GAINS.get(danger(module, name), "")
 
 
 def behind_a_door(name: str) -> str:
