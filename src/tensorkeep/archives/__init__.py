@@ -4,7 +4,8 @@ What this room is: where members lie and what is odd about the way they are list
 not: it gives no meaning to a member, and it judges nothing. The formats call it; it calls
 `stores`, `facts` and `errors`.
 
-`zip.read_directory` opens, `zip_writer.ZipPlan` writes. The layout is that of PKWARE's
+`tar.read_directory` opens tar archives and lists what is odd about those at its top.
+`zip.read_directory` opens, `zip_writer.ZipPlan` writes. The layout of zip is that of PKWARE's
 APPNOTE 6.3.10; where that leaves a choice, the reader follows miniz as torch ships it, and
 every place where another reader (Python's zipfile, a strict one) would choose otherwise is an
 `Anomaly`. Its kinds, known from the directory alone:

@@ -8,6 +8,8 @@ _KINDS: dict[str, str] = {
         "local-name-differs local-flags-differ local-method-differs local-size-differs "
         "local-checksum-differs patched-member descriptor-differs entry-count directory-shift "
         "unicode-path "
+        "bad-header-checksum several-names pax-size-differs pax-global odd-number link-with-data "
+        "link-member sparse-member unknown-member "
         "duplicate-key tensor-in-two-parts storage-described-twice computed-offset-differs"
     ),
     "container/bad-checksum": "bad-checksum bad-digest",
