@@ -8,7 +8,7 @@ import io
 import torch
 from safetensors.torch import save
 
-from tensorkeep.formats import safetensors, torch_zip
+from tensorkeep.formats import safetensors, zips
 from tensorkeep.testing import FormatConformance
 
 
@@ -46,7 +46,7 @@ def large():
 
 
 class TestTorchZip(FormatConformance):
-    format = torch_zip
+    format = zips
 
     def samples(self):
         base = torch.arange(12, dtype=torch.float32)

@@ -259,7 +259,6 @@ FILES = {
     raw_pickle: "pickle",
     old_raw_pickle: "pickle",
     numpy_file: "numpy",
-    plain_zip: "a zip without one",
 }
 
 
@@ -287,6 +286,12 @@ OTHERS = {
     b"\0": "begins with",
     b"\xff" * 600: "begins with",
 }
+
+
+def test_a_zip_with_nothing_of_a_model_in_it():
+    with pytest.raises(NotACheckpoint, match="a zip without a model in it"):
+        tk.open(plain_zip())
+    assert tk.scan(plain_zip()).verdict == "unknown"
 
 
 @pytest.mark.parametrize("data", OTHERS, ids=range(len(OTHERS)))

@@ -42,7 +42,8 @@ def build(contents: Contents, limits: Limits, subject: str) -> Index:
 def _written(contents: Contents) -> int:
     """How many nodes the bytes of the file can spell out without sharing any."""
     pickled = sum(program.end - program.start for _, program in contents.programs)
-    return pickled + len(contents.storages) + len(contents.aliases)
+    nested = sum(_written(inside) for _, inside in contents.nested)
+    return pickled + nested + len(contents.storages) + len(contents.aliases)
 
 
 class _Walk:

@@ -10,6 +10,7 @@ _KINDS: dict[str, str] = {
         "unicode-path "
         "bad-header-checksum several-names pax-size-differs pax-global odd-number link-with-data "
         "link-member sparse-member unknown-member "
+        "two-kinds "
         "duplicate-key tensor-in-two-parts storage-described-twice computed-offset-differs"
     ),
     "container/bad-checksum": "bad-checksum bad-digest",

@@ -38,6 +38,7 @@ def _own(contents: Contents, more: Iterable[Anomaly]) -> list[Finding]:
         findings += judge_program(program, where)
     findings += judge_anomalies(list(dict.fromkeys([*contents.anomalies, *more])), "")
     own = {id(program.error) for _, program in contents.programs}
+    own |= {id(error) for _, error in contents.unreadable}
     if contents.error is not None and id(contents.error) not in own:
         findings.append(judge_error(contents.error, contents.format))
     findings += [judge_error(error, where) for where, error in contents.unreadable]

@@ -120,7 +120,10 @@ def scan_if_model(path: Path, deep: bool, limits: Limits) -> FileReport | None:
         with open_blob(path) as blob:
             head = blob.read(0, min(formats.HEAD, blob.size))
             if suffix or formats.identify(blob) or foreign.model_kind(head):
-                return scan_blob(blob, deep, limits)
+                report = scan_blob(blob, deep, limits)
+                # An archive that was read to its end, and nothing of a model is in it.
+                no_model = [found.rule for found in report.findings] == ["read/not-a-checkpoint"]
+                return None if no_model and not suffix else report
             return None
     except (StoreError, ReadError) as error:
         # What cannot be opened may be a model: it is counted, and never passes for safe.

@@ -185,13 +185,13 @@ def zips():
             evil,
         ]
     )
-    keep("duplicate_taken_by_zipfile", "E", SUSPICIOUS, ambiguous, first)
+    keep("duplicate_taken_by_zipfile", "E", DANGEROUS, both, first)
     twice = Member("archive/data/0", EVIL)
-    keep("duplicate_storage", "E", SUSPICIOUS, ambiguous, checkpoint(HONEST, twice))
+    keep("duplicate_storage", "E", DANGEROUS, both, checkpoint(HONEST, twice))
     upper = Member("archive/DATA.PKL", EVIL)
     keep("case_collision", "E", DANGEROUS, both, checkpoint(HONEST, upper))
     other = Member("other/data.pkl", EVIL)
-    keep("second_root", "E", SUSPICIOUS, ambiguous, checkpoint(HONEST, other))
+    keep("second_root", "E", DANGEROUS, both, checkpoint(HONEST, other))
     keep(
         "bad_checksum",
         "E",
@@ -241,16 +241,16 @@ def zips():
     keep(
         "pickle_in_storage",
         "E",
-        SUSPICIOUS,
-        "container/hidden-pickle",
+        DANGEROUS,
+        "container/hidden-pickle pickle/dangerous-call",
         checkpoint(HONEST, weight=EVIL),
         deep=True,
     )
     keep(
         "extra_pickle",
         "E",
-        SUSPICIOUS,
-        "container/hidden-pickle",
+        DANGEROUS,
+        "container/hidden-pickle pickle/dangerous-call",
         checkpoint(HONEST, Member("archive/optimizer.pkl", EVIL)),
     )
 

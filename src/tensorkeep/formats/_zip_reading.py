@@ -1,0 +1,285 @@
+"""What all kinds of zip archives share: members found and read, all others looked at, checksums.
+
+A format reads the members that it knows. Every other member is looked at too when the archive is
+audited: whatever lies in it that a loader of another kind could run is judged with the rest.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+
+from tensorkeep.archives.zip import ZipArchive, ZipMember
+from tensorkeep.errors import Damaged, TensorkeepError
+from tensorkeep.facts import Anomaly, Limits
+from tensorkeep.formats._zip_storages import Storages
+from tensorkeep.formats.contents import Contents, Lens, Parts, Storage
+from tensorkeep.pickles import Call, Import, Program, run
+from tensorkeep.stores import Blob
+from tensorkeep.stores.memory import MemoryBlob
+from tensorkeep.stores.slices import SliceBlob
+
+_CHUNK = 1 << 20
+_SLACK = 4096  # bytes of tables before the first byte comes out of deflated data
+_SMALL = 64
+_SMALL_RECORDS = ("byteorder", "version", ".format_version", ".storage_alignment")
+# Pickles that a format does not read as its own: who opens the archive otherwise may run them.
+_HIDDEN = "a pickle that the loader of this kind of archive does not read"
+
+
+def is_zip(head: bytes) -> bool:
+    """Whether a file that begins so is a zip archive."""
+    return head.startswith((b"PK\x03\x04", b"PK\x05\x06"))
+
+
+class ZipReading:
+    """One archive while a format reads it: what was understood of it, and what is left over."""
+
+    def __init__(self, archive: ZipArchive, limits: Limits, parts: Parts) -> None:
+        self.archive = archive
+        self.limits = limits
+        self.parts = parts
+        self.programs: list[tuple[str, Program]] = []
+        self.nested: list[tuple[str, Contents]] = []
+        self.unreadable: list[tuple[str, TensorkeepError]] = []
+        self.storages: dict[str, Storage] = {}
+        self.facts = {"root": archive.root or ""}
+        self._known: set[int] = set()
+        self._stored: dict[int, str] = {}
+        self._audited = False
+
+    def torch_records(self) -> None:
+        """Read the small records that torch's zip writer leaves beside the rest into `facts`.
+
+        Raises `Damaged` for a byte order that is none.
+        """
+        for name in _SMALL_RECORDS:
+            text = self.text(name)
+            if text is not None:
+                self.facts[name] = text
+        order = self.facts.get("byteorder", "little")
+        if order not in ("little", "big"):
+            name = self.archive.blob.name
+            raise Damaged(name, expected='"little" or "big" in byteorder', got=repr(order))
+
+    # Members
+
+    def find(self, name: str) -> ZipMember | None:
+        """The member `root/name`, as torch finds it."""
+        root = self.archive.root
+        return self.archive.locate(f"{root}/{name}") if root is not None else None
+
+    def inner(self, member: ZipMember) -> str:
+        """The member's name below the root; "" for one that lies elsewhere."""
+        root, _, name = member.name.partition("/")
+        return name if root == self.archive.root else ""
+
+    def text(self, name: str) -> str | None:
+        """A record of a few bytes; None if there is none, or it is longer."""
+        member = self.find(name)
+        if member is None or member.size > _SMALL:
+            return None
+        return self.archive.read(member, self.limits).decode("ascii", "replace").strip()
+
+    def data(self, member: ZipMember) -> bytes:
+        """The bytes of a member that the format reads as its own."""
+        self._known.add(member.index)
+        return self.archive.read(member, self.limits)
+
+    def program(self, member: ZipMember) -> Program:
+        """The pickle in a member, which a loader would run; kept with the others."""
+        data = self.data(member)
+        program = run(data, limits=self.limits, where=member.name)
+        if program.error is None and program.end < len(data):
+            what = f"{len(data) - program.end} bytes follow the pickle's end"
+            self.note("bytes-after-pickle", what, member.name, program.end)
+        self.programs.append((member.name, program))
+        return program
+
+    @property
+    def swapped(self) -> bool:
+        """Whether the bytes of the storages are big-endian."""
+        return self.facts.get("byteorder") == "big"
+
+    def register(self, program: Program, table: Storages | None = None) -> Storages:
+        """The storages that `program` names, found as `table` finds them (torch.save's unless)."""
+        table = table or Storages(self.archive, swapped=self.swapped)
+        table.register(program.persistents)
+        self.storages.update(table.by_key)
+        for label, member in table.members.items():
+            self._stored.setdefault(member.index, label)
+        return table
+
+    def storage(self, label: str, member: ZipMember, storage: Storage) -> None:
+        """Keep a storage that no pickle names."""
+        self.storages[label] = storage
+        self._stored.setdefault(member.index, label)
+
+    def blob(self, member: ZipMember) -> Blob:
+        """The member as a file of its own: a place in the archive, or unpacked into memory."""
+        name = f"{self.archive.blob.name}, {member.name}"
+        self._known.add(member.index)
+        if member.method != 0:
+            return MemoryBlob(self.archive.read(member, self.limits), name)
+        return SliceBlob(self.archive.blob, self.archive.data_offset(member), member.size, name)
+
+    def peek(self, member: ZipMember, length: int) -> bytes:
+        """Its first bytes, at most `length`; of a packed member perhaps fewer than there are."""
+        start, size = self.archive.data_offset(member), member.compressed_size
+        if member.method == 0:
+            return self.archive.blob.read(start, min(size, length))
+        if member.method != 8:
+            return b""
+        packed = self.archive.blob.read(start, min(size, length + _SLACK))
+        try:
+            return zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, length)
+        except zlib.error:
+            return b""
+
+    def nest(self, member: ZipMember) -> Contents | None:
+        """The file that the member is, kept with the others; None if it cannot be read."""
+        try:
+            contents = self.parts.examine(self.blob(member))
+        except TensorkeepError as error:
+            self.unreadable.append((member.name, error))
+            return None
+        self.nested.append((member.name, contents))
+        return contents
+
+    def note(self, kind: str, what: str, where: str = "", offset: int | None = None) -> None:
+        """Something odd about the archive."""
+        self.archive.anomalies.append(Anomaly(kind, what, where, offset))
+
+    # What is handed up
+
+    def contents(self, format_: str, root: object, lens: Lens) -> Contents:
+        """The record, with everything that is the same for all kinds of archive."""
+        return Contents(
+            format=format_,
+            container="zip",
+            root=root,
+            lens=lens,
+            storages=self.storages,
+            facts=self.facts,
+            programs=self.programs,
+            nested=self.nested,
+            unreadable=self.unreadable,
+            anomalies=self.archive.anomalies,
+            audit=self.audit,
+            verify=self.verify,
+            digests=self.checksums,
+        )
+
+    @property
+    def checksums(self) -> bool:
+        """Whether torch wrote checksums; `set_crc32_options(False)` leaves them zero."""
+        archive = self.archive
+        return any(archive.has_checksum(member) for member in archive.members if member.size)
+
+    def audit(self, deep: bool) -> Iterator[Anomaly]:
+        """Headers and checksums of every member that is no storage; with `deep`, of storages too.
+
+        Pickles and files met in members that the format did not read join `programs` and
+        `nested`. Yields all that is odd about the archive so far, what was known before included.
+        """
+        for member in self.archive.members:
+            if member.index not in self._stored:
+                self.archive.check_local(member)
+        self.look_at_all()
+        if deep:
+            for member in self.archive.members:
+                if member.index in self._stored:
+                    self.archive.check_local(member)
+                    self._checksum(member)
+                    self._hidden_pickle(member)
+        yield from list(self.archive.anomalies)
+
+    def look_at_all(self) -> None:
+        """Look at every member that the format has not read: is it a pickle, is it a file?"""
+        first, self._audited = not self._audited, True
+        for member in self.archive.members if first else ():
+            if member.index not in self._known and member.index not in self._stored:
+                try:
+                    self._look(member)
+                except TensorkeepError as error:
+                    # One member that is broken must not hide what lies in the others.
+                    self.unreadable.append((member.name, error))
+
+    def _look(self, member: ZipMember) -> None:
+        head = self._head(member)
+        if is_program(head, self.limits):
+            self.note("nested-pickle", _HIDDEN, member.name, member.header_offset)
+            self.program(member)
+        elif member.size and self.parts.recognises(MemoryBlob(head, member.name)):
+            self.nest(member)
+        self._known.add(member.index)
+
+    def _head(self, member: ZipMember) -> bytes:
+        """The member's first megabyte, after its checksum was compared; all of it if packed.
+
+        All of it, too, when the first megabyte goes on like a pickle: nothing says how long a
+        program may be before it does something.
+        """
+        if member.method != 0 or member.size <= _CHUNK:
+            return self.archive.read(member, self.limits)
+        self._checksum(member)
+        start = self.archive.data_offset(member)
+        head = self.archive.blob.read(start, _CHUNK)
+        program = run(head, limits=self.limits)
+        if program.end > _CHUNK // 2 and program.error is not None:
+            return self.archive.read(member, self.limits)
+        return head
+
+    def _checksum(self, member: ZipMember) -> None:
+        expected, got = crc_of(self.archive, member)
+        if expected != got:
+            label = self._stored.get(member.index)
+            about = f"storage {label!r}" if label is not None else "the member"
+            what = f"{about} has checksum {got}, its directory says {expected}"
+            self.note("bad-checksum", what, member.name, member.header_offset)
+
+    def _hidden_pickle(self, member: ZipMember) -> None:
+        """A storage that begins with a whole pickle which imports something."""
+        if member.size < 4 or member.method != 0:
+            return
+        start = self.archive.data_offset(member)
+        head = self.archive.blob.read(start, min(member.size, _CHUNK))
+        if head[0] == 0x80 and is_program(head, self.limits):
+            what = "a storage that begins with a pickle"
+            self.note("pickle-in-storage", what, member.name, start)
+            self.programs.append((member.name, run(head, limits=self.limits, where=member.name)))
+
+    def verify(self) -> Iterator[tuple[str, str, str, str]]:
+        """Member, storage, checksum promised, checksum found."""
+        for member in self.archive.members:
+            if member.method == 0:
+                expected, got = crc_of(self.archive, member)
+                yield member.name, self._stored.get(member.index, ""), expected, got
+
+
+def is_program(head: bytes, limits: Limits) -> bool:
+    """Whether these bytes are a pickle that imports something.
+
+    Any text with a "c" in front begins like one: without a protocol it must go on like one too.
+    """
+    program = run(head, limits=limits)
+    if not any(isinstance(event, Import) for event in program.trace):
+        return False
+    called = any(isinstance(event, Call) for event in program.trace)
+    return head[0] == 0x80 or program.error is None or called
+
+
+def crc_of(archive: ZipArchive, member: ZipMember) -> tuple[str, str]:
+    """The checksum that the directory gives for a stored member, and the one its bytes have.
+
+    Two empty texts where it carries none: torch can be told to write none.
+    """
+    if member.method != 0 or not archive.has_checksum(member):
+        return "", ""
+    start, crc = archive.data_offset(member), 0
+    buffer = memoryview(bytearray(min(_CHUNK, max(member.size, 1))))
+    for at in range(0, member.size, _CHUNK):
+        piece = buffer[: min(_CHUNK, member.size - at)]
+        archive.blob.read_into(start + at, piece)
+        crc = zlib.crc32(piece, crc)
+    return f"crc32:{member.crc32:08x}", f"crc32:{crc:08x}"
