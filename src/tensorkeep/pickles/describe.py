@@ -7,7 +7,7 @@ enough.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from tensorkeep.errors import escape
 from tensorkeep.pickles.values import (
@@ -22,7 +22,7 @@ from tensorkeep.pickles.values import (
 )
 
 _MAX_BITS = 256  # longer integers are shown by their length; str() of them takes quadratic time
-_BRACKETS: dict[type, tuple[str, str]] = {
+BRACKETS: dict[type, tuple[str, str]] = {
     list: ("[", "]"),
     tuple: ("(", ")"),
     dict: ("{", "}"),
@@ -43,18 +43,29 @@ def describe(value: object, limit: int = 200) -> str:
     Calls look like calls and attribute names are not checked: this is for people, and not to be
     evaluated. What contains itself shows as "...".
     """
+    return write(value, limit)[0]
+
+
+def write(
+    value: object, limit: int, name_of: Callable[[object], str] = lambda _piece: ""
+) -> tuple[str, bool]:
+    """As `describe`, and whether the line is whole. `name_of` gives parts a name to stand for them.
+
+    It is not asked about `value` itself, only about what lies in it.
+    """
     parts: list[str] = []
     room = limit
     open_ids: set[int] = set()
     levels: list[tuple[Iterator[object], int]] = [(iter((value,)), 0)]
+    whole = True
     while levels and room >= 0:
         piece = next(levels[-1][0], _END)
         if piece is _END:
             open_ids.discard(levels.pop()[1])
             continue
-        text = _plain(piece, room)
+        text = (name_of(piece) if len(levels) > 1 else "") or _plain(piece, room)
         if text is None and (id(piece) in open_ids or len(levels) > limit):
-            text = "..."
+            text, whole = "...", False
         if text is None:
             open_ids.add(id(piece))
             levels.append((_pieces(piece), id(piece)))
@@ -62,7 +73,9 @@ def describe(value: object, limit: int = 200) -> str:
             parts.append(text)
             room -= len(text)
     line = "".join(parts)
-    return line if len(line) <= limit else line[: max(limit - 3, 0)] + "..."
+    if len(line) > limit:
+        return line[: max(limit - 3, 0)] + "...", False
+    return line, whole and not levels
 
 
 _END = object()
@@ -80,7 +93,7 @@ def _plain(piece: object, room: int) -> str | None:
         return escape(f"{piece.module[: room + 1]}.{piece.name[: room + 1]}")
     if isinstance(piece, Extension):
         return f"extension({piece.code})"
-    if isinstance(piece, Node | Effect | Import) or type(piece) in _BRACKETS:
+    if isinstance(piece, Node | Effect | Import) or type(piece) in BRACKETS:
         return None
     return repr(piece) if isinstance(piece, int | float | None) else f"<{type(piece).__name__}>"
 
@@ -133,7 +146,7 @@ def _effect(effect: Effect) -> Iterator[object]:
 
 
 def _container(value: object) -> Iterator[object]:
-    opening, closing = _BRACKETS[type(value)]
+    opening, closing = BRACKETS[type(value)]
     if isinstance(value, set | frozenset) and not value:
         yield _Text(f"{type(value).__name__}()")
         return
