@@ -229,8 +229,6 @@ def test_help_of_the_group_lists_the_verbs(cli):
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["scan", "--format", "sarif", "x"],
-        ["scan", "--explain", "x"],
         ["scan"],
         ["inspect", "a", "b"],
         ["inspect", "--nonsense\x1b[31m", "x"],

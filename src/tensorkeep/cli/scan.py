@@ -5,19 +5,14 @@ from __future__ import annotations
 import click
 
 from tensorkeep.cli.options import EXISTING, FORMAT
-from tensorkeep.cli.output import Line, many, show, show_json, size
+from tensorkeep.cli.output import show, show_json
 from tensorkeep.cli.progress import reporter
-from tensorkeep.errors import TensorkeepError, escape
-from tensorkeep.facts import Finding, Verdict
-from tensorkeep.scanning.reports import FileReport, ScanReport, failure
+from tensorkeep.cli.verdicts import Verdicts
+from tensorkeep.errors import TensorkeepError
+from tensorkeep.facts import Verdict
+from tensorkeep.scanning.reports import ScanReport, failure
 from tensorkeep.scanning.targets import scan
 
-_STYLE = {
-    "safe": "bold green",
-    "suspicious": "bold yellow",
-    "unknown": "bold yellow",
-    "dangerous": "bold red",
-}
 _RANK: dict[Verdict, int] = {"safe": 0, "suspicious": 1, "unknown": 1, "dangerous": 2}
 
 
@@ -32,7 +27,16 @@ _RANK: dict[Verdict, int] = {"safe": 0, "suspicious": 1, "unknown": 1, "dangerou
     show_default=True,
     help="The mildest verdict that makes the exit code 1.",
 )
-def command(targets: tuple[str, ...], form: str, deep: bool, fail_on: Verdict) -> int:
+@click.option("--explain", is_flag=True, help="Show every pickle as a program in words.")
+@click.option("--verbose", is_flag=True, help="List safe files too, and every finding in full.")
+def command(
+    targets: tuple[str, ...],
+    form: str,
+    deep: bool,
+    fail_on: Verdict,
+    explain: bool,
+    verbose: bool,
+) -> int:
     """Say what loading a file would run, and what is odd about it. Nothing is run.
 
     Exit code: 0 if all is safe, 1 on findings, 2 if a file could not be read to its end.
@@ -45,7 +49,7 @@ def command(targets: tuple[str, ...], form: str, deep: bool, fail_on: Verdict) -
     report = ScanReport(depth="deep" if deep else "default")
     for target in targets:
         try:
-            part = scan(target, deep=deep, reporter=reporter())
+            part = scan(target, deep=deep, explain=explain, reporter=reporter())
         except TensorkeepError as error:
             if len(targets) == 1:
                 raise
@@ -56,7 +60,7 @@ def command(targets: tuple[str, ...], form: str, deep: bool, fail_on: Verdict) -
     if form == "json":
         show_json(report.to_dict())
     else:
-        show(_lines(report))
+        show(Verdicts(report, verbose).lines())
     return _exit_code(report, fail_on)
 
 
@@ -65,51 +69,3 @@ def _exit_code(report: ScanReport, fail_on: Verdict) -> int:
     if "unknown" in verdicts:
         return 2
     return int(any(_RANK[verdict] >= _RANK[fail_on] for verdict in verdicts))
-
-
-def _lines(report: ScanReport) -> list[Line]:
-    lines: list[Line] = []
-    for file in report.files:
-        lines += _file(file)
-    if len(report.files) > 1 or report.skipped:
-        lines += [_summary(report)]
-    return lines
-
-
-def _file(file: FileReport) -> list[Line]:
-    # The verdict in front: in a list of files it is what the eye looks for.
-    head: Line = [(f"{file.verdict:<11}", _STYLE[file.verdict]), (escape(file.path), "bold")]
-    lines: list[Line] = [head]
-    groups: dict[tuple[str, str, str], list[Finding]] = {}
-    for finding in file.findings:
-        groups.setdefault((finding.rule, finding.why, finding.remedy), []).append(finding)
-    for group in groups.values():
-        lines += _group(group)
-    return lines
-
-
-def _group(group: list[Finding]) -> list[Line]:
-    """What a rule found, and once why that matters and what to do."""
-    lines: list[Line] = []
-    for finding in group:
-        lines.append(
-            [(f"  {finding.severity}  ", _STYLE[finding.severity]), (escape(finding.what), "")]
-        )
-        lines.append([("    at      ", "dim"), (escape(finding.where), "")])
-    finding = group[0]
-    lines.append([("    why     ", "dim"), (escape(finding.why), "")])
-    if finding.remedy:
-        lines.append([("    do      ", "dim"), (escape(finding.remedy), "")])
-    lines.append([("    rule    ", "dim"), (finding.rule, "dim")])
-    return lines
-
-
-def _summary(report: ScanReport) -> Line:
-    counts: dict[str, int] = {}
-    for file in report.files:
-        counts[file.verdict] = counts.get(file.verdict, 0) + 1
-    parts = [f"{count} {verdict}" for verdict, count in sorted(counts.items())]
-    if report.skipped:
-        parts.append(f"{report.skipped} skipped (no model files)")
-    total = f"{many(len(report.files), 'file')}: " + ", ".join(parts)
-    return [(f"{total}; {size(report.bytes_not_read)} not read", "dim")]

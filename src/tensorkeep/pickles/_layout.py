@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from tensorkeep.errors import escape
@@ -27,7 +27,7 @@ _SAME = 2  # items of one shape that are written, in one container
 _SAME_ATOMS = 12
 _CALL = 200  # a call that is part of a value has one line, however long its arguments are
 _LOOKED_AT = 5_000
-_DEFINITIONS = 20  # shared containers that one statement may introduce
+_DEFINITIONS = 100  # shared containers that get a variable
 
 _ATOMS = frozenset({"str", "int", "float", "bool", "NoneType", "bytes"})
 
@@ -37,11 +37,13 @@ Item = tuple[str, object]
 @dataclass(frozen=True, slots=True)
 class Row:
     """A line of a statement. `part`: "head" its first line, "more" the others, "shared" a value
-    that is used more than once and is written before the statement that uses it first."""
+    that is used more than once and is written before the statement that uses it first. `more`
+    counts the values that the line stands for."""
 
     text: str
     part: str
     offset: int | None = None
+    more: int = 0
 
 
 class Drawer:
@@ -53,6 +55,7 @@ class Drawer:
         self._small: dict[int, bool] = {}
         self._pending: list[object] = []
         self._left = 0
+        self._defined = 0
 
     def name(self, value: object) -> str:
         """The variable of `value`, a new one if it has none."""
@@ -61,14 +64,11 @@ class Drawer:
     def draw(self, value: object, before: str, note: str = "") -> list[Row]:
         """The lines of `value` behind `before`, and before them what they use and nobody has
         written yet."""
-        name = self._names.get(id(value)) if isinstance(value, Call | Persistent) else None
         self._left = _ROWS
-        if before == "return " and name:
-            own = [Row(f"return {name}", "head")]
-        else:
-            own = list(self._rows(value, before, "", 0))
-        own[0] = Row(own[0].text, "head", own[0].offset)
-        own[-1] = Row(own[-1].text + note, own[-1].part, own[-1].offset)
+        name = self._name_of(value) if before == "return " else ""
+        own = [Row(f"return {name}", "head")] if name else list(self._rows(value, before, "", 0))
+        own[0] = replace(own[0], part="head")
+        own[-1] = replace(own[-1], text=own[-1].text + note)
         return [*self._shared(), *own]
 
     def _shared(self) -> list[Row]:
@@ -78,15 +78,16 @@ class Drawer:
             value = self._pending.pop()
             self._left = _ROWS
             rows = self._rows(value, f"{self._names[id(value)]} = ", "", 0)
-            found.append([Row(row.text, "shared", row.offset) for row in rows])
+            found.append([replace(row, part="shared") for row in rows])
         return [row for rows in reversed(found) for row in rows]
 
     def _name_of(self, piece: object) -> str:
         known = self._names.get(id(piece), "")
         if known or type(piece) not in CONTAINERS or self._uses.count(piece) < 2:
             return known
-        if self._is_small(piece) or len(self._pending) >= _DEFINITIONS:
+        if self._is_small(piece) or self._defined >= _DEFINITIONS:
             return ""
+        self._defined += 1
         self._pending.append(piece)
         return self.name(piece)
 
@@ -98,7 +99,13 @@ class Drawer:
         return small
 
     def _rows(
-        self, value: object, before: str, after: str, depth: int, part: bool = False, brief: bool = False
+        self,
+        value: object,
+        before: str,
+        after: str,
+        depth: int,
+        part: bool = False,
+        brief: bool = False,
     ) -> Iterator[Row]:
         """`before`, the value, `after`; on as many lines as it takes, on one if `brief`."""
         self._left -= 1
@@ -195,7 +202,7 @@ class Drawer:
 
 
 def _more(count: int, indent: str) -> Row:
-    return Row(f"{indent}... {count:,} more like these", "more")
+    return Row(f"{indent}... {count:,} more like these", "more", None, count)
 
 
 def _offset(value: object) -> int | None:

@@ -16,12 +16,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from tensorkeep.errors import escape
-from tensorkeep.pickles._layout import Drawer
+from tensorkeep.pickles._layout import Drawer, Row
 from tensorkeep.pickles._uses import Event, Uses, events
 from tensorkeep.pickles.values import Call, Effect, Extension, Global, Import, Persistent, Program
 
 _ALIKE = 6  # steps that do the same with other values, before they are counted only
 _NAMES = 60  # imports of weight 0
+_ALIKE_HEAVY = 40  # the same, of those that weigh
 _MOST = 400  # statements of each weight
 
 
@@ -29,15 +30,23 @@ _MOST = 400  # statements of each weight
 class Line:
     """One line: `text` is printable, `offset` the byte of the opcode behind it.
 
-    `offset` is None where a line goes on or stands for what is not written; `name` is what the
-    line imports or calls. `kind`: "import", "call", "change", "persistent", "data", "return",
-    "more" (a count of what is not written) or "broken".
+    `offset` is None where a line goes on or stands for what is not written; `module` and `name`
+    say what the line imports, calls, or changes an object of. `kind`: "import",
+    "call", "change", "persistent", "data", "return", "more" (it stands for `more`
+    steps or values) or "broken".
     """
 
     offset: int | None
     text: str
     kind: str
+    module: str = ""
     name: str = ""
+    more: int = 0
+
+    @property
+    def qualified(self) -> str:
+        """The name with its module in front."""
+        return f"{self.module}.{self.name}" if self.name else ""
 
 
 Weigh = Callable[[Event], int]
@@ -49,7 +58,21 @@ def explain(program: Program, weigh: Weigh = lambda _event: 0) -> list[Line]:
     `weigh` gives a step 0 (it may be written into the line that uses it), 1 (it has its own line)
     or 2 (so too, and no number of lighter lines may push it out).
     """
-    return list(_Explanation(program, weigh).lines())
+    lines: list[Line] = []
+    for line in _Explanation(program, weigh).lines():
+        if line.more and lines and lines[-1].more and _indent(lines[-1]) == _indent(line):
+            lines[-1] = _more(lines[-1].more + line.more, _indent(line))
+        else:
+            lines.append(line)
+    return lines
+
+
+def _indent(line: Line) -> int:
+    return len(line.text) - len(line.text.lstrip())
+
+
+def _more(count: int, indent: int = 0) -> Line:
+    return Line(None, f"{' ' * indent}... {count:,} more like these", "more", more=count)
 
 
 class _Explanation:
@@ -61,7 +84,7 @@ class _Explanation:
         self._events = events(program)
         self._uses = Uses(self._events, program.value)
         self._drawer = Drawer(self._uses)
-        self._alike: dict[tuple[str, str], int] = {}
+        self._alike: dict[tuple[object, ...], int] = {}
         self._written = [0, 0, 0]
         self._hidden = 0
         self._imported: set[int] = set()
@@ -73,7 +96,7 @@ class _Explanation:
                 continue
             variable = self._variable(event)
             if not self._room(event, weight):
-                self._hidden += 1
+                self._hidden += _items(event)
                 continue
             yield from self._counted()
             yield from self._statement(event, variable)
@@ -101,31 +124,31 @@ class _Explanation:
         return ""
 
     def _room(self, event: Event, weight: int) -> bool:
-        key = (_kind(event), "" if isinstance(event, Import) else _about(event))
-        most = _NAMES if isinstance(event, Import) else _ALIKE
+        """Whether this step is shown: the first few that are alike, and a bounded number in all."""
+        key, most = _likeness(event)
         seen = self._alike[key] = self._alike.get(key, 0) + 1
-        if (seen > most and not weight) or seen > _MOST or self._written[weight] >= _MOST:
+        if seen > (_ALIKE_HEAVY if weight else most) or self._written[weight] >= _MOST:
             return False
         self._written[weight] += 1
         return True
 
     def _counted(self) -> Iterator[Line]:
         if self._hidden:
-            yield Line(None, f"... {self._hidden:,} more like these", "more")
+            yield _more(self._hidden)
             self._hidden = 0
 
     def _statement(self, event: Event, variable: str) -> Iterator[Line]:
         if isinstance(event, Import):
-            yield Line(event.offset, _import(event), "import", _about(event))
+            yield Line(event.offset, _import(event), "import", *_about(event))
             return
         kind = "call" if isinstance(event, Call) else "change"
         kind = "persistent" if isinstance(event, Persistent) else kind
         before = f"{variable} = " if variable else ""
         for row in self._drawer.draw(event, before, self._note(event)):
             if row.part == "head":
-                yield Line(event.offset, row.text, kind, _about(event))
+                yield Line(event.offset, row.text, kind, *_about(event))
             else:
-                yield Line(row.offset, row.text, "data")
+                yield _further(row)
 
     def _note(self, event: Event) -> str:
         """What the line alone would not tell."""
@@ -144,11 +167,18 @@ class _Explanation:
         program = self._program
         if program.error is None:
             for row in self._drawer.draw(program.value, "return "):
-                offset = program.end - 1 if row.part == "head" else row.offset
-                yield Line(offset, row.text, "return" if row.part == "head" else "data")
+                if row.part == "head":
+                    yield Line(program.end - 1, row.text, "return")
+                else:
+                    yield _further(row)
         else:
-            why = f"breaks off here: {program.error.sentence()}"
-            yield Line(program.end, why, "broken")
+            error = program.error
+            expected = f"expected {error.expected}, got " if error.expected else ""
+            yield Line(program.end, f"breaks off here: {expected}{error.got}", "broken")
+
+
+def _further(row: Row) -> Line:
+    return Line(row.offset, row.text, "more" if row.more else "data", more=row.more)
 
 
 def _import(event: Import) -> str:
@@ -166,22 +196,30 @@ def _short(name: str) -> str:
     return text if len(name) <= 160 else text + "..."
 
 
-def _about(event: Event) -> str:
-    """The name that a step imports, calls or changes an object of; "" if there is none."""
+def _about(event: Event) -> tuple[str, str]:
+    """Module and name of what a step imports, calls or changes an object of, or two ""."""
     if isinstance(event, Import):
-        return _named(event.target)
-    if isinstance(event, Call):
-        return _named(event.func)
+        target: object = event.target
+    elif isinstance(event, Call):
+        target = event.func
+    elif isinstance(event, Effect):
+        target = event.target.func if isinstance(event.target, Call) else event.target
+    else:
+        return "", ""
+    return (target.module, target.name) if isinstance(target, Global) else ("", "")
+
+
+def _likeness(event: Event) -> tuple[tuple[object, ...], int]:
+    """What makes steps alike, and how many of those are shown."""
+    if isinstance(event, Import):
+        return ("import",), _NAMES
     if isinstance(event, Effect):
-        return _named(event.target.func if isinstance(event.target, Call) else event.target)
-    return ""
+        # Picklers fill a long list or dict in batches: the first one shows what it is filled with.
+        return (event.kind, id(event.target)), 1 if _items(event) > 1 else _ALIKE
+    return (event.kind if isinstance(event, Call) else "", *_about(event)), _ALIKE
 
 
-def _named(target: object) -> str:
-    if isinstance(target, Global):
-        return _short(target.qualified)
-    return f"extension {target.code}" if isinstance(target, Extension) else ""
-
-
-def _kind(event: Event) -> str:
-    return event.kind if isinstance(event, Call | Effect) else type(event).__name__
+def _items(event: Event) -> int:
+    if isinstance(event, Effect):
+        return len(event.args) // 2 if event.kind.startswith("SETITEM") else len(event.args)
+    return 1

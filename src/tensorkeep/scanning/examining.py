@@ -11,6 +11,7 @@ from tensorkeep.checkpoints.checkpoint import Checkpoint
 from tensorkeep.errors import TensorkeepError
 from tensorkeep.facts import Anomaly, Finding, Limits, Verdict
 from tensorkeep.formats.contents import Contents
+from tensorkeep.scanning.explaining import Explained, programs_of
 from tensorkeep.scanning.reports import FileReport
 from tensorkeep.scanning.rules import judge_anomalies, judge_error, judge_program
 from tensorkeep.scanning.verdicts import verdict
@@ -68,9 +69,10 @@ def examine(contents: Contents, deep: bool, limits: Limits, subject: str) -> lis
     return findings
 
 
-def scan_blob(blob: Blob, deep: bool, limits: Limits) -> FileReport:
+def scan_blob(blob: Blob, deep: bool, limits: Limits, explain: bool = False) -> FileReport:
     """The verdict on the file in `blob`; it raises nothing of ours."""
     findings: list[Finding] = []
+    programs: list[Explained] | None = [] if explain else None
     name, rest = "unknown", max(blob.size - blob.bytes_read, 0)
     try:
         contents = formats.examine(blob, limits)
@@ -78,9 +80,10 @@ def scan_blob(blob: Blob, deep: bool, limits: Limits) -> FileReport:
         findings += examine(contents, deep, limits, blob.name)
         audited = blob.bytes_read - before if deep else 0
         rest = not_read(contents, blob.size, blob.bytes_read, audited)
+        programs = programs_of(contents, findings) if explain else None
     except TensorkeepError as error:
         findings.append(judge_error(error, blob.name))
-    return FileReport(blob.name, verdict(findings), name, findings, rest)
+    return FileReport(blob.name, verdict(findings), name, findings, rest, programs)
 
 
 def not_read(contents: Contents, size: int, read: int, audited: int) -> int:

@@ -7,28 +7,36 @@ from typing import Any
 
 from tensorkeep.errors import TensorkeepError
 from tensorkeep.facts import Finding, Verdict
+from tensorkeep.scanning.explaining import Explained
 from tensorkeep.scanning.rules import judge_error
 from tensorkeep.scanning.verdicts import verdict
 
 
 @dataclass(slots=True)
 class FileReport:
-    """The verdict on one file. `bytes_not_read`: how much of it the verdict does not rest on."""
+    """The verdict on one file. `bytes_not_read`: how much of it the verdict does not rest on.
+
+    `programs`: its pickles in words, if that was asked for.
+    """
 
     path: str
     verdict: Verdict
     format: str
     findings: list[Finding]
     bytes_not_read: int
+    programs: list[Explained] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The record as JSON holds it."""
-        return {
+        made: dict[str, Any] = {
             "path": self.path,
             "verdict": self.verdict,
             "format": self.format,
             "findings": [finding.to_dict() for finding in self.findings],
         }
+        if self.programs is not None:
+            made["programs"] = [program.to_dict() for program in self.programs]
+        return made
 
 
 @dataclass(slots=True)

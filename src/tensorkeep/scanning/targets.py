@@ -12,6 +12,7 @@ from tensorkeep.errors import ReadError, StoreError
 from tensorkeep.facts import Limits
 from tensorkeep.progress import SILENT, Reporter
 from tensorkeep.scanning.examining import examine, judge, not_read, scan_blob
+from tensorkeep.scanning.explaining import programs_of
 from tensorkeep.scanning.reports import FileReport, ScanReport, failure
 from tensorkeep.scanning.verdicts import verdict
 from tensorkeep.scanning.walking import Job, Mapper, walk
@@ -25,6 +26,7 @@ def scan(
     target: Source,
     *,
     deep: bool = False,
+    explain: bool = False,
     limits: Limits | None = None,
     reporter: Reporter = SILENT,
     mapper: Mapper = map,
@@ -33,38 +35,41 @@ def scan(
 
     `target`: what `open` takes; a directory is walked and every file in it judged alone. By
     default all bytes are read that a loader could execute; `deep` also reads the tensors' bytes,
-    checks their checksums and looks for pickles in them. A file that cannot be read gets the
+    checks their checksums and looks for pickles in them. `explain` writes every pickle of a file as
+    a program in words into its report's `programs`. A file that cannot be read gets the
     verdict "unknown", it raises nothing. `mapper` spreads the files of a directory: `fleet.pool`
     has one that uses several processes. Raises `StoreError` if the target itself is not there,
     and `NotACheckpoint` for a directory with nothing to scan.
     """
-    limits = limits or Limits()
+    job = Job(deep, limits or Limits(), explain)
     report = ScanReport(depth="deep" if deep else "default")
     path = path_of(target)
     if path is not None and path.is_dir():
-        walk(path, report, Job(deep, limits), reporter, mapper)
+        walk(path, report, job, reporter, mapper)
     elif path is not None and path.name.endswith(".index.json"):
-        report.files.append(_scan_index(path, deep, limits))
+        report.files.append(_scan_index(path, job))
     else:
         with open_blob(target) as blob:
-            report.files.append(scan_blob(blob, deep, limits))
+            report.files.append(scan_blob(blob, deep, job.limits, explain))
     return report
 
 
-def _scan_index(path: Path, deep: bool, limits: Limits) -> FileReport:
+def _scan_index(path: Path, job: Job) -> FileReport:
     try:
-        with open_checkpoint(path, limits=limits) as ckpt:
+        with open_checkpoint(path, limits=job.limits) as ckpt:
             before = ckpt.bytes_read
-            findings = examine(ckpt.contents, deep, limits, os.fspath(path))
-            audited = ckpt.bytes_read - before if deep else 0
+            findings = examine(ckpt.contents, job.deep, job.limits, os.fspath(path))
+            audited = ckpt.bytes_read - before if job.deep else 0
             rest = not_read(ckpt.contents, ckpt.size, ckpt.bytes_read, audited)
-            return FileReport(os.fspath(path), verdict(findings), ckpt.format, findings, rest)
+            told = programs_of(ckpt.contents, findings) if job.explain else None
+            word = verdict(findings)
+            return FileReport(os.fspath(path), word, ckpt.format, findings, rest, told)
     except ReadError as error:
         report = failure(os.fspath(path), error)
         # One broken part must not hide what loading the others, or its own beginning, would run.
-        for part in _named_in(path, limits):
+        for part in _named_in(path, job.limits):
             with suppress(StoreError), open_blob(part) as blob:
-                report.findings += scan_blob(blob, deep, limits).findings
+                report.findings += scan_blob(blob, job.deep, job.limits).findings
         report.verdict = verdict(report.findings)
         return report
 

@@ -39,10 +39,11 @@ class Job:
 
     deep: bool
     limits: Limits
+    explain: bool = False
 
     def __call__(self, path: Path) -> FileReport | None:
         """The report on one file; None if it is no model."""
-        return scan_if_model(path, self.deep, self.limits)
+        return scan_if_model(path, self)
 
 
 def walk(
@@ -111,16 +112,16 @@ def _index_alone(path: Path, limits: Limits) -> FileReport:
     return FileReport(os.fspath(path), verdict(findings), name, findings, 0)
 
 
-def scan_if_model(path: Path, deep: bool, limits: Limits) -> FileReport | None:
+def scan_if_model(path: Path, job: Job) -> FileReport | None:
     """The report on a file that may be a model; None if it is none."""
     if path.name.endswith(".index.json"):
-        return _index_alone(path, limits)
+        return _index_alone(path, job.limits)
     suffix = path.suffix.lower() in _MODEL_SUFFIXES
     try:
         with open_blob(path) as blob:
             head = blob.read(0, min(formats.HEAD, blob.size))
             if suffix or formats.identify(blob) or foreign.model_kind(head):
-                report = scan_blob(blob, deep, limits)
+                report = scan_blob(blob, job.deep, job.limits, job.explain)
                 # An archive that was read to its end, and nothing of a model is in it.
                 no_model = [found.rule for found in report.findings] == ["read/not-a-checkpoint"]
                 return None if no_model and not suffix else report

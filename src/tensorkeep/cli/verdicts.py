@@ -1,0 +1,104 @@
+"""A scan's report as lines for people: what matters of each file, and what was counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tensorkeep.cli.output import Line, many, number, size
+from tensorkeep.errors import escape
+from tensorkeep.facts import Finding
+from tensorkeep.scanning.explaining import Explained, ExplainedLine
+from tensorkeep.scanning.reports import FileReport, ScanReport
+
+STYLE = {
+    "safe": "bold green",
+    "suspicious": "bold yellow",
+    "unknown": "bold yellow",
+    "dangerous": "bold red",
+}
+_LISTED = 10  # files, up to which those that are safe have a line of their own
+_EXAMPLES = 5  # findings of one rule in one file
+_LEADS = {
+    "dangerous": "what an attacker gains",
+    "unknown": "unknown",
+    "suspicious": "suspicious",
+    "safe": "",
+}
+_MARKS = {"dangerous": "!!", "unknown": " ?", "suspicious": " ?"}
+
+
+class Verdicts:
+    """Writes a report. `verbose`: every file and every finding, and each in full."""
+
+    def __init__(self, report: ScanReport, verbose: bool = False) -> None:
+        self._report = report
+        self._verbose = verbose
+        self._said: set[tuple[str, str, str]] = set()
+
+    def lines(self) -> Iterator[Line]:
+        """All lines; the summary is left out where there is one file only."""
+        files = self._report.files
+        brief = len(files) > _LISTED and not self._verbose
+        for file in files:
+            if not (brief and file.verdict == "safe" and file.programs is None):
+                yield from self._file(file, brief)
+        if len(files) > 1 or self._report.skipped:
+            yield self._summary()
+
+    def _file(self, file: FileReport, brief: bool) -> Iterator[Line]:
+        # The verdict in front: in a list of files it is what the eye looks for.
+        yield [(f"{file.verdict:<11}", STYLE[file.verdict]), (escape(file.path), "bold")]
+        groups: dict[tuple[str, str, str], list[Finding]] = {}
+        for finding in file.findings:
+            groups.setdefault((finding.rule, finding.why, finding.remedy), []).append(finding)
+        for key, group in groups.items():
+            yield from self._group(group, brief and key in self._said)
+            self._said.add(key)
+        for program in file.programs or ():
+            yield from _program(program)
+
+    def _group(self, group: list[Finding], said: bool) -> Iterator[Line]:
+        """What a rule found; why that matters and what to do once, unless it was said before."""
+        shown = group if self._verbose else group[:_EXAMPLES]
+        for finding in shown:
+            label = f"  {finding.severity}  "
+            yield [(label, STYLE[finding.severity]), (escape(finding.what), "")]
+            yield [("    at      ", "dim"), (escape(finding.where), "")]
+        if len(shown) < len(group):
+            yield [("    and     ", "dim"), (f"{number(len(group) - len(shown))} more like it", "")]
+        finding = group[0]
+        if not said:
+            yield [("    why     ", "dim"), (escape(finding.why), "")]
+            if finding.remedy:
+                yield [("    do      ", "dim"), (escape(finding.remedy), "")]
+        yield [("    rule    ", "dim"), (finding.rule, "dim")]
+
+    def _summary(self) -> Line:
+        counts: dict[str, int] = {}
+        for file in self._report.files:
+            counts[file.verdict] = counts.get(file.verdict, 0) + 1
+        parts = [f"{count:,} {verdict}" for verdict, count in sorted(counts.items())]
+        if self._report.skipped:
+            parts.append(f"{self._report.skipped:,} skipped (no model files)")
+        total = f"{many(len(self._report.files), 'file')}: " + ", ".join(parts)
+        return [(f"{total}; {size(self._report.bytes_not_read)} not read", "dim")]
+
+
+def _program(program: Explained) -> Iterator[Line]:
+    """A program, its bytes in front, and below each line that matters what it means."""
+    where = escape(program.where) or "the file itself"
+    size_ = number(program.end - program.start)
+    head = f"{where}: a pickle of protocol {program.protocol}, {size_} bytes from {program.start}"
+    yield [("  program ", "bold"), (head, "dim")]
+    for line in program.lines:
+        yield from _explained(line)
+
+
+def _explained(line: ExplainedLine) -> Iterator[Line]:
+    style = "" if line.severity == "safe" else STYLE[line.severity]
+    offset = "" if line.offset is None else str(line.offset)
+    mark = _MARKS.get(line.severity, "")
+    # The indentation belongs to the text, which is not wrapped: it can be copied.
+    yield [(f"{mark:>4}", style), (f"{offset:>9}  ", "dim"), (line.text, style)]
+    if line.gain:
+        yield [(f"{'':15}", ""), (f"^ {_LEADS[line.severity]}: ", style), (line.gain, "")]
