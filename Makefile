@@ -4,6 +4,8 @@
 PYTHON ?= python3
 CKPT ?=
 WORKERS ?= 2
+FUZZ_SECONDS ?= 3600
+FUZZ_TARGETS ?=
 
 TEST := .venv-test/bin
 PIP_FLAGS := --quiet --disable-pip-version-check -c constraints.txt
@@ -11,7 +13,7 @@ PYTEST := $(TEST)/python -m pytest -n $(WORKERS)
 export CKPT
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long check lint format docs bench clean
+.PHONY: help demo test test-long check lint format docs bench bench-scanners fuzz clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1#\2/' | column -t -s '#' 2>/dev/null \
@@ -45,8 +47,14 @@ docs: .venv-test/.tools  ## build the documentation into site/
 bench: .venv-test/.tests  ## measure every figure of the README beside its peers; results as JSON
 	$(TEST)/python bench/run.py
 
+bench-scanners: .venv-test/.tests  ## measure the scan beside the other scanners only (under 8 minutes)
+	$(TEST)/python bench/run.py scanners
+
+fuzz: .venv-test/.tests  ## each fuzzing target for FUZZ_SECONDS (an hour); what is found lies in fuzz-out/
+	nice -n 19 $(TEST)/python tests/fuzz/campaign.py --seconds $(FUZZ_SECONDS) $(FUZZ_TARGETS)
+
 clean:  ## remove both environments and everything that was built
-	rm -rf .venv .venv-test demo-out site dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-test demo-out fuzz-out site dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # A virtual environment of a Python that is new enough, or a sentence.
 define make_venv

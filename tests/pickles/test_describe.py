@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from tensorkeep.pickles import Effect, Import, describe, load
+from tensorkeep.pickles import Effect, Import, describe, load, run
 
 
 def text(data: bytes, limit: int = 200) -> str:
@@ -34,6 +34,8 @@ def text(data: bytes, limit: int = 200) -> str:
         (b"\x8f.", "set()"),
         (b"(\x91.", "frozenset()"),
         (b"(K\x01\x91.", "frozenset({1})"),
+        (b"\x8f(K\x02N\x8c\x01bK\x01\x8c\x01a\x90.", "{None, 1, 2, 'a', 'b'}"),
+        (b"\x8f(ca\nB\nN\x8c\x01a\x86N\x8c\x01b\x86\x90.", "{a.B, (None, 'a'), (None, 'b')}"),
         (b"\x8f(K\x01\x90.", "{1}"),
         (b"}K\x01K\x02s.", "{1: 2}"),
         (b"\x96\x01" + bytes(7) + b"a.", "bytearray(b'a')"),
@@ -96,3 +98,14 @@ def test_hostile_values_in_bounded_time(name):
         assert len(describe(step)) <= 200
         assert isinstance(step, tuple | list | str | int) or len(repr(step)) <= 200
     assert time.process_time() - started < 2
+
+
+def test_large_sets_are_counted():
+    assert describe({*range(1234), "a"}) == "{<1,235 items>}"
+
+
+def test_sets_read_the_same_in_every_process():
+    # Found by the fuzzer: their order follows addresses and the hash seed of the process.
+    names = b"".join(f"c{module}\nB\n".encode() for module in "abcdefgh")
+    lines = {describe(run(b"\x8f(" + names + b"\x90.").value) for _ in range(20)}
+    assert lines == {"{a.B, b.B, c.B, d.B, e.B, f.B, g.B, h.B}"}

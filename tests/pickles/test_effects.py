@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tensorkeep.errors import Damaged, Unsupported
-from tensorkeep.pickles import Effect, Global, load, run
+from tensorkeep.pickles import Effect, Global, describe, load, run
 
 BYTES = b"\x96\x03" + bytes(7) + b"abc"
 
@@ -114,6 +114,13 @@ def test_anomalies(data, kinds, oracle):
     program = load(data)
     assert [anomaly.kind for anomaly in program.anomalies] == kinds
     assert oracle.same(data)
+
+
+def test_an_index_that_is_an_object_is_recorded_with_its_value():
+    # Found by the fuzzer: the value was lost, and describing the effect failed.
+    program = run(b"]ca\nB\n]s.")
+    assert isinstance(program.error, Unsupported)
+    assert describe(program.trace[-1]) == "[][a.B] = []"
 
 
 def test_an_unknown_protocol():

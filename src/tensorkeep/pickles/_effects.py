@@ -61,17 +61,17 @@ def _extend(m: Machine, kind: str, target: object, items: list[object], offset: 
     elif isinstance(target, Node):
         _record(m, kind, target, tuple(items), offset)
     elif isinstance(target, bytearray):
-        _refuse_nodes(m, kind, target, items, offset)
+        _refuse_nodes(m, Effect(kind, target, tuple(items), offset), items)
         _native(partial(target.extend, items))  # type: ignore[arg-type]
         _changed(m, target, offset)
     else:
         raise Fault("a list", kind_of(target))
 
 
-def _refuse_nodes(m: Machine, kind: str, target: object, items: list[object], offset: int) -> None:
+def _refuse_nodes(m: Machine, effect: Effect, numbers: list[object]) -> None:
     """A native container asks such an object for its number: that calls into it."""
-    if any(isinstance(item, Node) for item in items):
-        _record(m, kind, target, tuple(items), offset)
+    if any(isinstance(number, Node) for number in numbers):
+        m.trace.append(effect)
         raise Fault("plain integers", "an object that only running it would give", Unsupported)
 
 
@@ -118,7 +118,8 @@ def _set_positions(
     items: list[object],
     offset: int,
 ) -> None:
-    _refuse_nodes(m, kind, target, items[::2] if isinstance(target, list) else items, offset)
+    numbers = items[::2] if isinstance(target, list) else items
+    _refuse_nodes(m, Effect(kind, target, tuple(items), offset), numbers)
     for index, value in zip(items[::2], items[1::2], strict=True):
         _native(partial(target.__setitem__, index, value))
     _changed(m, target, offset)

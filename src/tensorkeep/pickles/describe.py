@@ -22,6 +22,8 @@ from tensorkeep.pickles.values import (
 )
 
 _MAX_BITS = 256  # longer integers are shown by their length; str() of them takes quadratic time
+_MOST_SORTED = 100  # members of a set
+_MOST_COMPARED = 8  # parts of a tuple in one
 BRACKETS: dict[type, tuple[str, str]] = {
     list: ("[", "]"),
     tuple: ("(", ")"),
@@ -153,10 +155,34 @@ def _container(value: object) -> Iterator[object]:
     yield _Text(opening)
     if isinstance(value, dict):
         yield from _pairs(value)
+    elif isinstance(value, set | frozenset):
+        yield from _members(value)
     else:
         yield from _listed(value)  # type: ignore[arg-type]
     lonely = isinstance(value, tuple) and len(value) == 1
     yield _Text("," + closing if lonely else closing)
+
+
+def _members(items: set[object] | frozenset[object]) -> Iterator[object]:
+    """Sorted: the order of a set is another one in every process, and a report must not be."""
+    if len(items) > _MOST_SORTED:
+        yield _Text(f"<{len(items):,} items>")
+    else:
+        yield from _listed(sorted(items, key=_order))
+
+
+def _order(item: object, depth: int = 2) -> tuple[object, ...]:
+    """Something to sort by that no file can make expensive."""
+    kind = type(item).__name__
+    if isinstance(item, int | str | bytes):
+        return kind, item
+    if isinstance(item, Node):
+        return kind, item.offset
+    if isinstance(item, tuple) and depth:
+        return kind, len(item), *(_order(part, depth - 1) for part in item[:_MOST_COMPARED])
+    if isinstance(item, frozenset) and depth and len(item) <= _MOST_COMPARED:
+        return kind, len(item), *sorted(_order(part, depth - 1) for part in item)
+    return kind, len(item) if isinstance(item, tuple | frozenset) else repr(item)
 
 
 def _listed(items: tuple[object, ...] | list[object]) -> Iterator[object]:

@@ -1,0 +1,83 @@
+"""Targets one after the other for a while each, and what came of it: `make fuzz`.
+
+    python tests/fuzz/campaign.py --seconds 3600 --out fuzz-out [fuzz_zip ...]
+
+What was found lies in OUT/TARGET/found: an input for each place in the code, and its traceback.
+A line of JSON per target goes into OUT/results.jsonl.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+TARGETS = tuple(sorted(path.stem for path in HERE.glob("fuzz_*.py")))
+_STATUS = re.compile(rb"#(\d+)\s+\w+\s+cov: (\d+) ft: (\d+) corp: (\d+)/")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help=", ".join(TARGETS))
+    parser.add_argument("--seconds", type=int, default=3600, help="for each target")
+    parser.add_argument("--out", type=Path, default=Path("fuzz-out"))
+    asked = parser.parse_args()
+    failures = 0
+    for name in asked.targets or TARGETS:
+        result = run(name, asked.out / name, asked.seconds)
+        failures += len(result["findings"])
+        line = json.dumps(result)
+        print(line, flush=True)
+        with (asked.out / "results.jsonl").open("a") as file:
+            file.write(line + "\n")
+    return min(failures, 1)
+
+
+def run(name: str, folder: Path, seconds: int) -> dict[str, object]:
+    """One target; where its process ends early, by a hang or a crash of its own, it goes on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    log, began = folder / "log", time.monotonic()
+    executions = restarts = 0
+    reached = (0, 0, 0)
+    while (left := round(seconds - (time.monotonic() - began))) > 5:
+        _start(name, folder, left, log)
+        lines = _STATUS.findall(log.read_bytes())
+        counts = [tuple(map(int, line)) for line in lines]
+        executions += max((count[0] for count in counts), default=0)
+        reached = max([reached, *(count[1:] for count in counts)])
+        restarts += 1
+    found = sorted(path.name for path in (folder / "found").glob("*") if path.suffix != ".txt")
+    found += sorted(path.name for path in folder.glob("*-*") if path.is_file())
+    return {
+        "target": name,
+        "seconds": round(time.monotonic() - began),
+        "executions": executions,
+        "edges": reached[0],
+        "features": reached[1],
+        "corpus": reached[2],
+        "starts": restarts,
+        "findings": found,
+    }
+
+
+def _start(name: str, folder: Path, seconds: int, log: Path) -> None:
+    command = [sys.executable, str(HERE / "harness.py"), name, str(folder)]
+    command += [f"-max_total_time={seconds}"]
+    with log.open("wb") as out:
+        subprocess.run(
+            command,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "KEEP_GOING": "1"},
+            check=False,
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
