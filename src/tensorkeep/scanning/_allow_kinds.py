@@ -50,6 +50,8 @@ class Entry:
     `makes` is the kind of the result, `fresh` whether that is an object of this file alone.
     `effects` maps an effect's kind to the rule for its target and arguments; no rule, not allowed.
     `bounded`: the rule looks at a bounded number of values, however long the arguments are.
+    `kept`: a function that may lie in the state of an object whose own entry says where.
+    `blame`: the rule (of `words`) that an effect breaks which `effects` refuse, or None.
     """
 
     module: str
@@ -63,6 +65,8 @@ class Entry:
     fresh: bool = True
     effects: dict[str, EffectRule] = field(default_factory=dict)
     bounded: bool = False
+    kept: bool = False
+    blame: Callable[[Call, tuple[object, ...]], str] | None = None
 
 
 def native_kind(value: object) -> str:

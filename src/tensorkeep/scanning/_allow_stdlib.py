@@ -32,6 +32,7 @@ _DECIMAL = re.compile(
 _FRACTION = re.compile(r"-?\d{1,1000}(/\d{1,1000})?", re.ASCII)
 # APPENDS and ADDITEMS call what lies under the first three names; the others are Namespace's own.
 _SHADOWS = ("append", "extend", "add", "_get_kwargs", "_get_args")
+_FRESH_CLASSES = ("plain-class", "module-class")
 _PATHS = ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")
 
 
@@ -69,11 +70,11 @@ def _new_style(args: tuple[object, ...], kind: KindOf) -> bool:
     if len(args) != 3 or args[2] is not None:
         return False
     cls, base = args[0], args[1]
-    return is_named(base, "builtins", "object") and kind(cls) == "plain-class"
+    return is_named(base, "builtins", "object") and kind(cls) in _FRESH_CLASSES
 
 
 def _new_object(args: tuple[object, ...], kind: KindOf) -> bool:
-    return len(args) == 1 and kind(args[0]) == "plain-class"
+    return len(args) == 1 and kind(args[0]) in _FRESH_CLASSES
 
 
 def _uuid_state(_: Call, args: tuple[object, ...]) -> bool:

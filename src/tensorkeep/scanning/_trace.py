@@ -42,7 +42,7 @@ class Trace:
 
     def judge(self, trace: list[Import | Call | Effect]) -> None:
         """Collect what is to be said about every entry of `trace`."""
-        self._called = {event.func for event in trace if type(event) is Call}
+        self._called = {_callee(event) for event in trace if type(event) is Call}
         for event in trace:
             if type(event) is Call:
                 self._call(event)
@@ -107,13 +107,18 @@ class Trace:
 
     def _mention(self, name: Global) -> None:
         entry = self._entry(name)
-        if entry is not None and not entry.reference:
-            self._add("pickle/misplaced-reference", name.qualified, name.offset, name)
+        if entry is None or entry.reference:
+            return None
+        words = _danger_of(name)
+        if words:
+            why = f"Whoever holds it can call it: {name.qualified} {words}"
+            return self._add("pickle/dangerous-import", name.qualified, name.offset, name, why)
+        return self._add("pickle/misplaced-reference", name.qualified, name.offset, name)
 
     # Calls
 
     def _call(self, call: Call) -> None:
-        func = call.func
+        func = _callee(call)
         if not isinstance(func, Global):
             rule = "pickle/extension" if isinstance(func, Extension) else "pickle/call-of-value"
             return self._add(rule, "", call.offset, call)
@@ -122,6 +127,10 @@ class Trace:
             return self._unlisted(call, func)
         if self._in_order(call, entry):
             return None
+        words = _danger_of(func)
+        if words and func is call.func and func.module != "copyreg":
+            why = f"{func.qualified} {words}"
+            return self._add("pickle/dangerous-call", func.qualified, call.offset, call, why)
         if self._budget < 0 or _asks_for_much(call.args):
             return self._add("pickle/amplification", func.qualified, call.offset, call)
         return self._add("pickle/odd-arguments", func.qualified, call.offset, call)
@@ -136,7 +145,11 @@ class Trace:
         if words:
             why = f"{func.qualified} {words}"
             return self._add("pickle/dangerous-call", func.qualified, call.offset, call, why)
-        rule = "pickle/dotted-name" if "." in func.name else "pickle/unknown-call"
+        rule = "pickle/unknown-call"
+        if call.kind in _CLASS_CALLS or func is not call.func:
+            rule = "pickle/unknown-class"
+        if "." in func.name:
+            rule = "pickle/dotted-name"
         return self._add(rule, func.qualified, call.offset, call)
 
     def _in_order(self, call: Call, entry: Entry) -> bool:
@@ -148,7 +161,7 @@ class Trace:
 
     def _affordable(self, args: tuple[object, ...]) -> bool:
         for arg in args:
-            if type(arg) in _CONTAINERS:
+            if type(arg) in _CONTAINERS and self._budget >= 0:
                 self._budget -= _weight(arg)
         return self._budget >= 0
 
@@ -166,6 +179,8 @@ class Trace:
         if rule_for and self._affordable(effect.args) and rule_for(target, effect.args):
             return None
         rule = _odd_state(effect) or "pickle/odd-effect"
+        if rule == "pickle/odd-effect" and entry.blame and effect.kind == "BUILD":
+            rule = entry.blame(target, effect.args) or rule
         return self._report(rule if entry.fresh else "pickle/changes-global", effect)
 
     def _report(self, rule: str, effect: Effect) -> None:
@@ -183,12 +198,33 @@ def _danger_of(name: Global) -> str:
     return RESOLVES if name.computed else danger(name.module, name.name)
 
 
+def _callee(call: Call) -> object:
+    """What is called; for copyreg's makers (protocols 0 and 1), a class that has no entry."""
+    func = call.func
+    if isinstance(func, Global) and func.module == "copyreg" and type(call.args) is tuple:
+        named = call.args[0] if call.args else None
+        if func.name in ("_reconstructor", "__newobj__") and isinstance(named, Global):
+            return named if entry_of(named) is None else func
+    return func
+
+
 def _weight(arg: object) -> int:
-    """How many values a rule may look at in `arg`, one level further for a tuple."""
+    """How many values a rule may look at in `arg`, one level further for a tuple or a state."""
     weight = len(arg) if isinstance(arg, Sized) else 0
     if type(arg) is tuple:
         weight += sum(len(item) for item in arg if type(item) in _CONTAINERS)
+    elif type(arg) is dict:
+        weight += sum(_filling(item) for item in arg.values())
     return weight
+
+
+def _filling(item: object) -> int:
+    """The items of a dictionary in a state, an OrderedDict that the file fills included."""
+    if type(item) in _CONTAINERS:
+        return len(item)  # type: ignore[arg-type]
+    if type(item) is not Call or not item.effects:
+        return 0
+    return sum(len(effect.args) for effect in item.effects)
 
 
 def _asks_for_much(args: object) -> bool:

@@ -11,10 +11,10 @@ from functools import partial
 
 from tensorkeep.errors import LimitExceeded, NotACheckpoint, ReadError, TensorkeepError, Unsupported
 from tensorkeep.facts import Anomaly, Finding
-from tensorkeep.pickles import Call, Effect, Persistent, Program, describe
+from tensorkeep.pickles import Call, Effect, Global, Persistent, Program, describe
 from tensorkeep.scanning._anomalies import rule_for
 from tensorkeep.scanning._trace import Trace
-from tensorkeep.scanning.allowlist import kind_of
+from tensorkeep.scanning.allowlist import entry_for_call, entry_of, kind_of
 from tensorkeep.scanning.words import RULES, Collector, Place, finding
 
 __all__ = ["RULES", "judge_anomalies", "judge_error", "judge_persistent", "judge_program"]
@@ -90,7 +90,23 @@ def _roots(program: Program) -> Iterator[object]:
     yield program.value
     for event in program.trace:
         if isinstance(event, Call | Effect):
-            yield event.args
+            yield _without_kept(event) if type(event) is Effect else event.args
+
+
+def _without_kept(effect: Effect) -> object:
+    """What an effect gives, without the functions that its target's own rule judges."""
+    target, state = effect.target, effect.args[0] if effect.args else None
+    if effect.kind != "BUILD" or type(state) is not dict or type(target) is not Call:
+        return effect.args
+    entry = entry_for_call(target)
+    if entry is None or entry.blame is None:
+        return effect.args
+    return [value for value in state.values() if not _kept(value)]
+
+
+def _kept(value: object) -> bool:
+    entry = entry_of(value) if isinstance(value, Global) else None
+    return entry is not None and entry.kept
 
 
 def _persistents(

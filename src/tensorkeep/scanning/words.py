@@ -14,6 +14,10 @@ from tensorkeep.facts import Finding, Severity
 _ASK = "Ask whoever made the file what it is for; load only the weights, or convert the file."
 _LEAVE = "Do not load this file with torch.load or pickle; get the weights from somewhere else."
 _AGAIN = "Get the file again from where it came."
+_CONVERT = (
+    "The weights do not need the class: `tensorkeep convert model.pth model.safetensors` writes "
+    "them to a file that runs nothing."
+)
 _WRITE = "Write the file anew with torch.save or tensorkeep convert, and compare the two."
 
 
@@ -70,6 +74,20 @@ _TABLE = (
         "A call that is not on the allowlist",
         "What this function or class does when it is called is not known here",
         _ASK,
+    ),
+    RuleText(
+        "pickle/unknown-class",
+        "suspicious",
+        "An object of a class that is not on the allowlist",
+        "Loading imports the module of the class and runs its code, which is not in the file",
+        _CONVERT,
+    ),
+    RuleText(
+        "pickle/kept-hook",
+        "suspicious",
+        "A function that a module would call later",
+        "Hooks run when the module is called, trained, saved or loaded",
+        _CONVERT,
     ),
     RuleText(
         "pickle/unknown-import",

@@ -1,0 +1,48 @@
+"""The generated tables are what their generator writes out of the installed torch and Python."""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+
+import pytest
+import torch
+
+from tensorkeep.scanning import _allow_modules, allowlist
+
+
+@pytest.fixture(scope="module")
+def tool(root):
+    path = root / "tools" / "make_allowlist.py"
+    spec = importlib.util.spec_from_file_location("make_allowlist", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_tables_are_what_the_tool_writes(tool):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name, write in tool.TABLES.items():
+            assert write() == (tool.SCANNING / name).read_text(encoding="utf-8"), name
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_no_state_of_an_instance_hides_a_name_of_its_class(tool):
+    for (module, name), keys in tool.module_keys().items():
+        entry = allowlist.lookup(module, name)
+        state = dict.fromkeys(keys, 1)
+        if name not in _allow_modules._RECURRENT:
+            assert entry.blame(None, (state,)) == "", name
+        for hidden in ("forward", "_compiled_call_impl", "append", "__call__", "state_dict"):
+            assert entry.blame(None, ({hidden: 1},)) == "pickle/shadowing-key"
+
+
+def test_every_class_that_has_a_setstate_was_read(tool):
+    classes = tool.module_classes().values()
+    owners = {
+        base.__name__ for cls in classes for base in cls.__mro__ if "__setstate__" in vars(base)
+    }
+    assert owners <= tool.READ_SETSTATE.keys()
+    assert torch.nn.LSTM in classes
+    assert torch.nn.LazyLinear not in classes
