@@ -10,7 +10,6 @@ from tensorkeep.checkpoints.opening import Source, open_checkpoint
 from tensorkeep.checkpoints.sections import ALL
 from tensorkeep.errors import Damaged, ReadError, TensorkeepError
 from tensorkeep.facts import Limits
-from tensorkeep.formats.contents import Storage
 from tensorkeep.progress import SILENT, Reporter
 
 
@@ -81,9 +80,7 @@ def verify(
 
 def _verify(ckpt: Checkpoint, reporter: Reporter) -> VerifyReport:
     contents = ckpt.contents
-    report = VerifyReport(
-        ckpt.path, "digests" if contents.digests else "structure", tensors=len(ckpt)
-    )
+    report = VerifyReport(ckpt.path, "structure", tensors=len(ckpt))
     reporter.start("verifying", ckpt.size)
     try:
         _structure(ckpt, report)
@@ -95,8 +92,10 @@ def _verify(ckpt: Checkpoint, reporter: Reporter) -> VerifyReport:
         if anomaly.kind == "bad-checksum":
             continue  # `_checksums` has compared them all
         report.damaged.append(Damage(anomaly.where or ckpt.path, "", "", anomaly.what))
+    for where, error in contents.unreadable:
+        report.damaged.append(Damage(where, "", error.expected, error.got))
     ckpt.check_unchanged()
-    if not contents.digests:
+    if report.checked == "structure":
         report.notes.append("the file carries no checksums: only its structure was checked")
     for name, why in ckpt.unread(ALL):
         report.notes.append(f"not read: {name} ({why})")
@@ -108,6 +107,8 @@ def _checksums(ckpt: Checkpoint, report: VerifyReport, reporter: Reporter) -> No
     for file, key, expected, got in ckpt.contents.verify():
         reporter.advance(ckpt.bytes_read - before)
         before = ckpt.bytes_read
+        if expected or got:
+            report.checked = "digests"
         if expected != got:
             report.damaged.append(Damage(file, names.get(key, key), expected, got))
 
@@ -116,23 +117,10 @@ def _structure(ckpt: Checkpoint, report: VerifyReport) -> None:
     for name, ref in ckpt.tensors.items():
         try:
             ref.record.check(name)
-            _in_file(ref.record.storage)
+            ref.record.storage.require()
         except TensorkeepError as error:
             where = error.where or ckpt.path
             report.damaged.append(Damage(where, name, error.expected, error.got))
-
-
-def _in_file(storage: Storage) -> None:
-    if storage.nbytes == 0:
-        return
-    end = storage.offset + storage.nbytes
-    if end > storage.blob.size:
-        raise Damaged(
-            storage.blob.name,
-            expected=f"bytes up to {end}",
-            got=f"a file of {storage.blob.size} bytes",
-            where=f"storage {storage.key}",
-        )
 
 
 def _names_by_storage(ckpt: Checkpoint) -> dict[str, str]:

@@ -12,9 +12,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tensorkeep.checkpoints import _boxes, _moving
+from tensorkeep.checkpoints import _boxes
 from tensorkeep.checkpoints.gathering import Strided, gather
 from tensorkeep.errors import BadArgument, Damaged
+from tensorkeep.formats import moving
 
 DTYPES = [torch.uint8, torch.int16, torch.float32, torch.int64, torch.complex128]
 START = 13
@@ -292,7 +293,7 @@ def test_walk_visits_every_combination_once_and_in_order(counts):
     expected = [(0, 0)]
     for count, step in zip(counts, steps, strict=True):
         expected = [(x + n * step, y + n * count) for x, y in expected for n in range(count)]
-    assert list(_moving.walk(counts, steps, counts)) == expected
+    assert list(moving.walk(counts, steps, counts)) == expected
 
 
 def test_importing_it_needs_neither_torch_nor_numpy():

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 
-from tensorkeep.checkpoints._moving import joined, nanoseconds, walk
+from tensorkeep.formats.moving import joined, nanoseconds, walk
 
 # Nanoseconds, measured on memory-resident files: a read, a byte of it, a part.
 _READ, _BYTE, _PART = 3000.0, 0.2, 20_000.0

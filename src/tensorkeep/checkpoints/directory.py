@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 
+from tensorkeep import formats
 from tensorkeep.errors import BadArgument, NotACheckpoint, NotFound, ReadError
 from tensorkeep.facts import Limits
-from tensorkeep.formats import sharded
+from tensorkeep.formats import dcp, sharded
 from tensorkeep.formats.contents import Contents, Graft, plain
-from tensorkeep.formats.sharded import Folder
+from tensorkeep.stores import Folder
 
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 # In the order in which transformers looks for them.
@@ -35,18 +36,44 @@ _TRAINER_SIDES = {
 ReadPart = Callable[[str], Contents]
 
 
-def find(folder: Folder, wanted: str | None, read_part: ReadPart, limits: Limits) -> Contents:
+def find(folder: Folder, wanted: str | None, limits: Limits) -> Contents:
     """The checkpoint in `folder`; `wanted` names the index file if the user did.
+
+    The caller keeps the files open that `folder` opens, as long as the contents are in use.
 
     Raises `NotACheckpoint`, `BadArgument` when several could be meant, and what reading raises.
     """
     names = folder.names()
+
+    def read_part(name: str) -> Contents:
+        return formats.read(folder.open(name), limits)
+
+    if wanted in (None, dcp.METADATA) and is_whole(folder, names):
+        contents = examine_whole(folder, limits)
+        if contents.error is not None:
+            raise contents.error
+        return contents
     if wanted is not None:
         if wanted not in names:
             raise NotFound(f"{folder.name}/{wanted}", got="no such file")
         return sharded.read_index(folder, wanted, read_part, limits)
     weights = _weights(folder, names, read_part, limits)
     return _trainer(folder, names, weights, read_part, limits)
+
+
+def is_whole(folder: Folder, names: list[str]) -> list[str]:
+    """The files of `folder`, out of `names`, that are one checkpoint together; or none of them."""
+    if dcp.METADATA in names:
+        own = [name for name in names if name.endswith(dcp.SUFFIX)]
+        blob = folder.open(dcp.METADATA)
+        if own or dcp.announces(blob.read(0, min(blob.size, formats.HEAD))):
+            return [dcp.METADATA, *own]
+    return []
+
+
+def examine_whole(folder: Folder, limits: Limits) -> Contents:
+    """What a folder holds that is one checkpoint, `Contents.error` included."""
+    return dcp.read(folder, dcp.METADATA, lambda blob: formats.inside(blob, limits), limits)
 
 
 def _weights(folder: Folder, names: list[str], read_part: ReadPart, limits: Limits) -> Contents:
@@ -108,8 +135,6 @@ def _state(folder: Folder, limits: Limits) -> object:
         state = json.loads(text.decode("utf-8"))
     except (ValueError, RecursionError):
         return "damaged JSON"
-    finally:
-        blob.close()
     return {k: v for k, v in state.items() if k != "log_history"} if isinstance(state, dict) else {}
 
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from math import prod
 
 from tensorkeep.checkpoints import _boxes
-from tensorkeep.checkpoints._moving import Side, move, walk
 from tensorkeep.errors import BadArgument, Damaged
+from tensorkeep.formats.moving import Side, move, walk
 
 ReadInto = Callable[[int, memoryview], None]
 

@@ -84,6 +84,9 @@ def _version(index: Index, writer: str) -> str:
 
 def _serialiser(contents: Contents) -> str:
     facts = contents.facts
+    if contents.format == "dcp":
+        version = f" (version {facts['version']})" if "version" in facts else ""
+        return f"torch.distributed.checkpoint{version}"
     if contents.format.endswith("safetensors"):
         framework = contents.metadata.get("format", "")
         return f"safetensors ({framework})" if framework else "safetensors"

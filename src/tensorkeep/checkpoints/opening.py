@@ -10,9 +10,10 @@ from tensorkeep import formats
 from tensorkeep.checkpoints import index
 from tensorkeep.checkpoints.checkpoint import Checkpoint
 from tensorkeep.facts import Limits
+from tensorkeep.formats import dcp
 from tensorkeep.formats.contents import Contents
 from tensorkeep.stores import Blob
-from tensorkeep.stores.local import LocalFolder
+from tensorkeep.stores.local import LocalBlob, LocalFolder
 from tensorkeep.stores.opening import Source, open_blob, path_of
 
 __all__ = ["Source", "open_checkpoint"]
@@ -38,31 +39,44 @@ def open_checkpoint(source: Source, *, limits: Limits | None = None) -> Checkpoi
 
 
 def _is_sharded(path: Path) -> bool:
-    return path.is_dir() or path.name.endswith(".index.json")
+    return path.is_dir() or path.name.endswith(".index.json") or path.name == dcp.METADATA
 
 
 def _open_directory(path: Path, limits: Limits) -> Checkpoint:
     from tensorkeep.checkpoints.directory import find  # a single file need not wait for it
 
-    blobs: list[Blob] = []
-    folder = LocalFolder(path if path.is_dir() else path.parent)
-
-    def read_part(name: str) -> Contents:
-        blob = folder.open(name)
-        blobs.append(blob)
-        return formats.read(blob, limits)
-
-    def close() -> None:
-        for blob in blobs:
-            blob.close()
-
+    folder = KeptFolder(path if path.is_dir() else path.parent)
     try:
         wanted = None if path.is_dir() else path.name
-        contents = find(folder, wanted, read_part, limits)
-        return _finish(os.fspath(path), contents, blobs, close, limits)
+        contents = find(folder, wanted, limits)
+        return _finish(os.fspath(path), contents, folder.blobs, folder.close, limits)
     except BaseException:
-        close()
+        folder.close()
         raise
+
+
+class KeptFolder(LocalFolder):
+    """A folder whose files are opened once each and stay open until it is closed."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._opened: dict[str, LocalBlob] = {}
+
+    @property
+    def blobs(self) -> list[Blob]:
+        """The files that were opened, in that order."""
+        return list(self._opened.values())
+
+    def open(self, name: str) -> LocalBlob:
+        """The file `name`. Raises `Damaged` if that is not the plain name of a file in here."""
+        if name not in self._opened:
+            self._opened[name] = super().open(name)
+        return self._opened[name]
+
+    def close(self) -> None:
+        """Close every file that was opened."""
+        for blob in self._opened.values():
+            blob.close()
 
 
 def _finish(

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from tensorkeep.errors import LimitExceeded
 from tensorkeep.facts import Limits
-from tensorkeep.formats import foreign, safetensors, zips
+from tensorkeep.formats import distcp, foreign, safetensors, zips
 from tensorkeep.formats.contents import Contents, Parts
 from tensorkeep.stores import Blob
 
@@ -34,7 +34,7 @@ class Format(Protocol):
         """The checkpoint, without its tensor bytes; `parts` opens files that lie in it."""
 
 
-FORMATS: tuple[Format, ...] = (zips, safetensors)
+FORMATS: tuple[Format, ...] = (distcp, zips, safetensors)
 
 
 def identify(blob: Blob) -> Format | None:

@@ -55,6 +55,16 @@ class Storage:
         """Fill `buffer` from byte `start` of this storage, as the bytes lie in the file."""
         self.blob.read_into(self.offset + start, buffer)
 
+    def require(self) -> None:
+        """Raise `Damaged` unless all of its bytes lie in the file."""
+        if self.nbytes and self.offset + self.nbytes > self.blob.size:
+            raise Damaged(
+                self.blob.name,
+                expected=f"bytes up to {self.offset + self.nbytes}",
+                got=f"a file of {self.blob.size} bytes",
+                where=f"storage {self.key}",
+            )
+
 
 class TensorRecord:
     """A tensor as its file describes it: a view of a storage; offset and stride in elements.
@@ -186,6 +196,7 @@ class Contents:
     `dialect` says who would run `programs`: "python" (pickle or torch.load), "torchscript" (the
     C++ unpickler of torch.jit) or "package" (torch.package's importer). `own` are the qualified
     names that the container itself defines: they are looked up in it and imported from nowhere.
+    `pending` says that a loader would run programs which only `audit` reads, into `nested`.
     """
 
     format: str
@@ -209,6 +220,7 @@ class Contents:
     code: Callable[[], Iterable[Code]] = lambda: ()
     dialect: str = "python"
     own: frozenset[str] = frozenset()
+    pending: bool = False
 
 
 class Parts(Protocol):

@@ -11,7 +11,8 @@ _KINDS: dict[str, str] = {
         "bad-header-checksum several-names pax-size-differs pax-global odd-number link-with-data "
         "link-member sparse-member unknown-member "
         "two-kinds "
-        "duplicate-key tensor-in-two-parts storage-described-twice computed-offset-differs"
+        "duplicate-key tensor-in-two-parts storage-described-twice computed-offset-differs "
+        "items-overlap"
     ),
     "container/bad-checksum": "bad-checksum bad-digest",
     "container/hidden-bytes": (
@@ -25,9 +26,12 @@ _KINDS: dict[str, str] = {
     "tensor/out-of-bounds": (
         "storage-out-of-bounds negative-stride negative-offset negative-size "
         "numel-larger-than-record index-out-of-bounds sparse-index-out-of-bounds "
-        "shape-stride-mismatch"
+        "shape-stride-mismatch chunk-out-of-bounds item-out-of-bounds"
     ),
-    "tensor/odd": "storage-missing tensor-not-in-index overlapping-tensors",
+    "tensor/odd": (
+        "storage-missing tensor-not-in-index overlapping-tensors chunks-overlap "
+        "hole-between-chunks chunk-differs metadata-of-no-item"
+    ),
     "pickle/persistent-id": "persistent-id",
 }
 

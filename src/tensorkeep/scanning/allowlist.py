@@ -7,7 +7,13 @@ why it is harmless, and a test that shows who writes it.
 
 from __future__ import annotations
 
-from tensorkeep.scanning import _allow_modules, _allow_numpy, _allow_stdlib, _allow_torch
+from tensorkeep.scanning import (
+    _allow_dcp,
+    _allow_modules,
+    _allow_numpy,
+    _allow_stdlib,
+    _allow_torch,
+)
 from tensorkeep.scanning._allow_kinds import Entry
 from tensorkeep.scanning._allow_table import ALLOWED, entry_for_call, entry_of, kind_of
 
@@ -18,6 +24,7 @@ ENTRIES: tuple[Entry, ...] = (
     *_allow_stdlib.ENTRIES,
     *_allow_numpy.ENTRIES,
     *_allow_modules.ENTRIES,
+    *_allow_dcp.ENTRIES,
 )
 
 ALLOWED.update({(entry.module, entry.name): entry for entry in ENTRIES})

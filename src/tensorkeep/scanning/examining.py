@@ -19,8 +19,11 @@ from tensorkeep.stores import Blob
 
 
 def judge(ckpt: Checkpoint) -> tuple[Verdict, list[Finding]]:
-    """The verdict on an opened checkpoint, from what opening it has read."""
-    findings = judge_contents(ckpt.contents)
+    """The verdict on an opened checkpoint, from all the programs that loading it would run."""
+    if ckpt.contents.pending:
+        findings = examine(ckpt.contents, False, Limits(), ckpt.path)
+    else:
+        findings = judge_contents(ckpt.contents)
     return verdict(findings), findings
 
 

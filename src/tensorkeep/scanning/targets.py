@@ -33,7 +33,8 @@ def scan(
 ) -> ScanReport:
     """Say what loading `target` would run, and what about it is odd, without running any of it.
 
-    `target`: what `open` takes; a directory is walked and every file in it judged alone. By
+    `target`: what `open` takes; a directory is walked and every file in it judged alone, but for
+    a folder that is one checkpoint (torch.distributed.checkpoint's): that is judged as one. By
     default all bytes are read that a loader could execute; `deep` also reads the tensors' bytes,
     checks their checksums and looks for pickles in them. `explain` writes every pickle of a file as
     a program in words into its report's `programs`. A file that cannot be read gets the

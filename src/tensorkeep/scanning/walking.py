@@ -14,6 +14,7 @@ from tensorkeep.facts import Limits
 from tensorkeep.formats import foreign
 from tensorkeep.progress import Reporter
 from tensorkeep.scanning.examining import scan_blob
+from tensorkeep.scanning.folders import own_files, scan_folder
 from tensorkeep.scanning.reports import FileReport, ScanReport, failure
 from tensorkeep.scanning.rules import judge_anomalies, judge_error
 from tensorkeep.scanning.verdicts import verdict
@@ -23,6 +24,7 @@ from tensorkeep.stores.opening import open_blob
 _MODEL_SUFFIXES = (
     ".pth", ".pt", ".bin", ".ckpt", ".safetensors", ".pkl", ".pickle", ".joblib", ".pt2",
     ".gguf", ".h5", ".hdf5", ".keras", ".onnx", ".npy", ".npz", ".nemo", ".mar", ".dill",
+    ".distcp",
 )  # fmt: skip
 
 
@@ -42,7 +44,9 @@ class Job:
     explain: bool = False
 
     def __call__(self, path: Path) -> FileReport | None:
-        """The report on one file; None if it is no model."""
+        """The report on one file, or on a folder that is one checkpoint; None if it is no model."""
+        if path.is_dir():
+            return scan_folder(path, self.deep, self.limits, explain=self.explain)
         return scan_if_model(path, self)
 
 
@@ -75,7 +79,10 @@ def walk(
 
 
 def _files(folder: Path, report: ScanReport) -> Iterator[Path]:
-    """Every file below `folder`. One folder that cannot be listed makes the verdict unknown."""
+    """Every file below `folder`, and in place of the files of one checkpoint the folder they make.
+
+    One folder that cannot be listed makes the verdict unknown.
+    """
 
     def closed(error: OSError) -> None:
         told = translated(error, error.filename)
@@ -87,11 +94,16 @@ def _files(folder: Path, report: ScanReport) -> Iterator[Path]:
         folders.sort()
         # Not followed: a link may lead anywhere, in a circle too.
         report.skipped += sum(Path(root, name).is_symlink() for name in folders)
-        yield from (Path(root, name) for name in sorted(names))
+        own = set(own_files(Path(root), names))
+        if own:
+            yield Path(root)
+        yield from (Path(root, name) for name in sorted(names) if name not in own)
 
 
 def _size(path: Path) -> int:
     try:
+        if path.is_dir():
+            return sum(_size(below) for below in path.iterdir() if below.is_file())
         return path.stat().st_size
     except OSError:
         return 0
