@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterator
 
 from tensorkeep import formats
+from tensorkeep.checkpoints.kept import KeptFolder
 from tensorkeep.errors import BadArgument, NotACheckpoint, NotFound, ReadError
 from tensorkeep.facts import Limits
 from tensorkeep.formats import dcp, sharded
@@ -36,10 +37,8 @@ _TRAINER_SIDES = {
 ReadPart = Callable[[str], Contents]
 
 
-def find(folder: Folder, wanted: str | None, limits: Limits) -> Contents:
+def find(folder: KeptFolder, wanted: str | None, limits: Limits) -> Contents:
     """The checkpoint in `folder`; `wanted` names the index file if the user did.
-
-    The caller keeps the files open that `folder` opens, as long as the contents are in use.
 
     Raises `NotACheckpoint`, `BadArgument` when several could be meant, and what reading raises.
     """
@@ -56,9 +55,9 @@ def find(folder: Folder, wanted: str | None, limits: Limits) -> Contents:
     if wanted is not None:
         if wanted not in names:
             raise NotFound(f"{folder.name}/{wanted}", got="no such file")
-        return sharded.read_index(folder, wanted, read_part, limits)
-    weights = _weights(folder, names, read_part, limits)
-    return _trainer(folder, names, weights, read_part, limits)
+        return sharded.read_index(folder.plain, wanted, read_part, limits)
+    weights = _weights(folder.plain, names, read_part, limits)
+    return _trainer(folder.plain, names, weights, read_part, limits)
 
 
 def is_whole(folder: Folder, names: list[str]) -> list[str]:
@@ -135,6 +134,8 @@ def _state(folder: Folder, limits: Limits) -> object:
         state = json.loads(text.decode("utf-8"))
     except (ValueError, RecursionError):
         return "damaged JSON"
+    finally:
+        blob.close()
     return {k: v for k, v in state.items() if k != "log_history"} if isinstance(state, dict) else {}
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from tensorkeep import formats
 from tensorkeep.checkpoints import index
 from tensorkeep.checkpoints.checkpoint import Checkpoint
+from tensorkeep.checkpoints.kept import KeptFolder
 from tensorkeep.facts import Limits
 from tensorkeep.formats import dcp
 from tensorkeep.formats.contents import Contents
 from tensorkeep.stores import Blob
-from tensorkeep.stores.local import LocalBlob, LocalFolder
 from tensorkeep.stores.opening import Source, open_blob, path_of
 
 __all__ = ["Source", "open_checkpoint"]
@@ -53,30 +53,6 @@ def _open_directory(path: Path, limits: Limits) -> Checkpoint:
     except BaseException:
         folder.close()
         raise
-
-
-class KeptFolder(LocalFolder):
-    """A folder whose files are opened once each and stay open until it is closed."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        self._opened: dict[str, LocalBlob] = {}
-
-    @property
-    def blobs(self) -> list[Blob]:
-        """The files that were opened, in that order."""
-        return list(self._opened.values())
-
-    def open(self, name: str) -> LocalBlob:
-        """The file `name`. Raises `Damaged` if that is not the plain name of a file in here."""
-        if name not in self._opened:
-            self._opened[name] = super().open(name)
-        return self._opened[name]
-
-    def close(self) -> None:
-        """Close every file that was opened."""
-        for blob in self._opened.values():
-            blob.close()
 
 
 def _finish(

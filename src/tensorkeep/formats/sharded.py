@@ -23,7 +23,7 @@ ReadPart = Callable[[str], Contents]
 
 
 class Folder(Protocol):
-    """Where the parts lie. Who gives it closes the files that it opens."""
+    """Where the parts lie."""
 
     name: str
 
@@ -98,6 +98,8 @@ def _parse(folder: Folder, index: str, limits: Limits) -> tuple[dict[str, str], 
         raise Damaged(
             blob.name, expected='JSON with a "weight_map" of file names', got=repr(error)[:120]
         ) from None
+    finally:
+        blob.close()
     metadata = data.get("metadata") if isinstance(data, dict) else None
     extra = metadata.items() if isinstance(metadata, dict) else ()
     return weight_map, {_text(key): _text(value) for key, value in extra}

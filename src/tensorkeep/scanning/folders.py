@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tensorkeep.checkpoints.directory import examine_whole, is_whole
-from tensorkeep.checkpoints.opening import KeptFolder
+from tensorkeep.checkpoints.kept import KeptFolder
 from tensorkeep.errors import TensorkeepError
 from tensorkeep.facts import Finding, Limits
 from tensorkeep.formats.contents import Contents
