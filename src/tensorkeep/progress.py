@@ -12,6 +12,9 @@ class Reporter:
     def advance(self, amount: int) -> None:
         """`amount` more bytes are done."""
 
+    def count(self, done: int, total: int, what: str) -> None:
+        """So many of the things that the work consists of are done ("files")."""
+
     def finish(self) -> None:
         """The work that was started is over, done or not."""
 

@@ -79,12 +79,14 @@ def test_scan_human(cli, hostile_digits, digits):
 
 def test_scan_json(cli, hostile_digits, digits):
     report = closed_json(cli("scan", "--format", "json", hostile_digits, digits).out)
-    assert list(report) == ["schema", "verdict", "depth", "bytes_not_read", "skipped", "files"]
+    head = ["schema", "verdict", "counted", "depth", "bytes_not_read", "skipped", "excluded"]
+    assert list(report) == [*head, "allowed", "files"]
     assert report["schema"] == 1
     assert (report["verdict"], report["depth"], report["skipped"]) == ("dangerous", "default", 0)
     first, second = report["files"]
     assert list(first) == ["path", "verdict", "format", "findings"]
     keys = ["rule", "severity", "where", "what", "why", "remedy", "member", "offset", "subject"]
+    keys.append("allowed")
     assert list(first["findings"][0]) == keys
     assert (second["verdict"], second["findings"]) == ("safe", [])
     deep = closed_json(cli("scan", "--deep", "--format", "json", digits).out)

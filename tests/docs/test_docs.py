@@ -23,14 +23,16 @@ from pathlib import Path
 
 import click
 import pytest
+import yaml
 
 from tensorkeep.cli.main import cli
+from tensorkeep.scanning.settings import parse
 from tensorkeep.scanning.words import RULES
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TOP_LEVEL = [*PAGES, *(ROOT / name for name in ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"))]
-RUN = {"console", "python", "json"}
+RUN = {"console", "python", "json", "toml", "yaml"}
 SHOWN = {"sh", "text"}
 
 
@@ -148,6 +150,10 @@ def test_blocks_of_the_page_run(page: Path, workplace: Path) -> None:
             run_python(block, page, namespace)
         elif block.language == "json":
             json.loads(block.text)
+        elif block.language == "toml":
+            parse(block.text, place)
+        elif block.language == "yaml":
+            assert yaml.safe_load(block.text), place
 
 
 def set_up_lines() -> list[tuple[str, str]]:

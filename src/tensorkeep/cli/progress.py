@@ -27,14 +27,15 @@ class Bar(Reporter):
         self._progress: Any = None
         self._task: Any = None
         self._began = 0.0
-        self._what = ""
+        self._verb = self._what = ""
         self._total = 0
         self._done = 0
         self._lock = threading.Lock()
 
     def start(self, what: str, total: int) -> None:
         """See `Reporter`."""
-        self._what, self._total, self._done = escape(what), total, 0
+        self._verb = self._what = escape(what)
+        self._total, self._done = total, 0
         self._began = time.monotonic()
 
     def advance(self, amount: int) -> None:
@@ -45,6 +46,12 @@ class Bar(Reporter):
                 self._progress.update(self._task, completed=self._done)
             elif time.monotonic() - self._began > _PATIENCE:
                 self._open()
+
+    def count(self, done: int, total: int, what: str) -> None:
+        """See `Reporter`."""
+        self._what = f"{self._verb} {done:,} of {total:,} {escape(what)}"
+        if self._progress is not None:
+            self._progress.update(self._task, description=self._what)
 
     def _open(self) -> None:
         from rich.console import Console

@@ -42,20 +42,39 @@ class Verdicts:
         for file in files:
             if not (brief and file.verdict == "safe" and file.programs is None):
                 yield from self._file(file, brief)
-        if len(files) > 1 or self._report.skipped:
+        if len(files) > 1 or self._report.skipped or self._report.excluded:
             yield self._summary()
 
     def _file(self, file: FileReport, brief: bool) -> Iterator[Line]:
         # The verdict in front: in a list of files it is what the eye looks for.
         yield [(f"{file.verdict:<11}", STYLE[file.verdict]), (escape(file.path), "bold")]
         groups: dict[tuple[str, str, str], list[Finding]] = {}
-        for finding in file.findings:
-            groups.setdefault((finding.rule, finding.why, finding.remedy), []).append(finding)
+        allowed: dict[tuple[str, str], list[Finding]] = {}
+        for at, finding in enumerate(file.findings):
+            if at in file.allowed:
+                allowed.setdefault((finding.rule, file.allowed[at]), []).append(finding)
+            else:
+                groups.setdefault((finding.rule, finding.why, finding.remedy), []).append(finding)
         for key, group in groups.items():
             yield from self._group(group, brief and key in self._said)
             self._said.add(key)
+        for (_, reason), group in allowed.items():
+            yield from self._allowed(group, reason)
         for program in file.programs or ():
             yield from _program(program)
+
+    def _allowed(self, group: list[Finding], reason: str) -> Iterator[Line]:
+        """What does not count, and why."""
+        shown = group if self._verbose else group[:1]
+        for finding in shown:
+            yield [("  allowed     ", "dim"), (escape(finding.what), "dim")]
+        if len(shown) < len(group):
+            yield [
+                ("    and     ", "dim"),
+                (f"{number(len(group) - len(shown))} more like it", "dim"),
+            ]
+        yield [("    because ", "dim"), (escape(reason), "dim")]
+        yield [("    rule    ", "dim"), (group[0].rule, "dim")]
 
     def _group(self, group: list[Finding], said: bool) -> Iterator[Line]:
         """What a rule found; why that matters and what to do once, unless it was said before."""
@@ -78,6 +97,10 @@ class Verdicts:
         for file in self._report.files:
             counts[file.verdict] = counts.get(file.verdict, 0) + 1
         parts = [f"{count:,} {verdict}" for verdict, count in sorted(counts.items())]
+        if self._report.allowed:
+            parts.append(many(self._report.allowed, "finding") + " allowed")
+        if self._report.excluded:
+            parts.append(f"{self._report.excluded:,} excluded")
         if self._report.skipped:
             parts.append(f"{self._report.skipped:,} skipped (no model files)")
         total = f"{many(len(self._report.files), 'file')}: " + ", ".join(parts)
@@ -97,8 +120,9 @@ def _program(program: Explained) -> Iterator[Line]:
 def _explained(line: ExplainedLine) -> Iterator[Line]:
     style = "" if line.severity == "safe" else STYLE[line.severity]
     offset = "" if line.offset is None else str(line.offset)
-    mark = _MARKS.get(line.severity, "")
-    # The indentation belongs to the text, which is not wrapped: it can be copied.
-    yield [(f"{mark:>4}", style), (f"{offset:>9}  ", "dim"), (line.text, style)]
+    text = line.text.lstrip(" ")
+    # The label takes the indentation along: what does not fit goes on below the text.
+    label = f"{_MARKS.get(line.severity, ''):>4}{offset:>9}  {' ' * (len(line.text) - len(text))}"
+    yield [(label, style or "dim"), (text, style)]
     if line.gain:
-        yield [(f"{'':15}", ""), (f"^ {_LEADS[line.severity]}: ", style), (line.gain, "")]
+        yield [(f"{'':15}^ {_LEADS[line.severity]}: ", style), (line.gain, "")]

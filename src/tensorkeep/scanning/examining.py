@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -16,6 +17,8 @@ from tensorkeep.scanning.reports import FileReport
 from tensorkeep.scanning.rules import judge_anomalies, judge_error, judge_program
 from tensorkeep.scanning.verdicts import verdict
 from tensorkeep.stores import Blob
+
+_CHUNK = 1 << 22
 
 
 def judge(ckpt: Checkpoint) -> tuple[Verdict, list[Finding]]:
@@ -72,7 +75,9 @@ def examine(contents: Contents, deep: bool, limits: Limits, subject: str) -> lis
     return findings
 
 
-def scan_blob(blob: Blob, deep: bool, limits: Limits, explain: bool = False) -> FileReport:
+def scan_blob(
+    blob: Blob, deep: bool, limits: Limits, explain: bool = False, digests: bool = False
+) -> FileReport:
     """The verdict on the file in `blob`; it raises nothing of ours."""
     findings: list[Finding] = []
     programs: list[Explained] | None = [] if explain else None
@@ -86,7 +91,21 @@ def scan_blob(blob: Blob, deep: bool, limits: Limits, explain: bool = False) -> 
         programs = programs_of(contents, findings) if explain else None
     except TensorkeepError as error:
         findings.append(judge_error(error, blob.name))
-    return FileReport(blob.name, verdict(findings), name, findings, rest, programs)
+    digest = _digest(blob, findings) if digests and findings else ""
+    return FileReport(blob.name, verdict(findings), name, findings, rest, programs, digest)
+
+
+def _digest(blob: Blob, findings: list[Finding]) -> str:
+    """Of all bytes of the file that was judged, through the same open descriptor."""
+    made = hashlib.sha256()
+    try:
+        for start in range(0, blob.size, _CHUNK):
+            made.update(blob.read(start, min(_CHUNK, blob.size - start)))
+        blob.check_unchanged()
+    except TensorkeepError as error:
+        findings.append(judge_error(error, blob.name))
+        return ""
+    return f"sha256:{made.hexdigest()}"
 
 
 def not_read(contents: Contents, size: int, read: int, audited: int) -> int:

@@ -15,7 +15,7 @@ from tensorkeep.scanning.examining import examine, judge, not_read, scan_blob
 from tensorkeep.scanning.explaining import programs_of
 from tensorkeep.scanning.reports import FileReport, ScanReport, failure
 from tensorkeep.scanning.verdicts import verdict
-from tensorkeep.scanning.walking import Job, Mapper, walk
+from tensorkeep.scanning.walking import Exclude, Job, Mapper, walk
 from tensorkeep.stores.local import LocalFolder
 from tensorkeep.stores.opening import open_blob, path_of
 
@@ -30,6 +30,8 @@ def scan(
     limits: Limits | None = None,
     reporter: Reporter = SILENT,
     mapper: Mapper = map,
+    digests: bool = False,
+    exclude: Exclude = lambda _path: False,
 ) -> ScanReport:
     """Say what loading `target` would run, and what about it is odd, without running any of it.
 
@@ -39,19 +41,20 @@ def scan(
     checks their checksums and looks for pickles in them. `explain` writes every pickle of a file as
     a program in words into its report's `programs`. A file that cannot be read gets the
     verdict "unknown", it raises nothing. `mapper` spreads the files of a directory: `fleet.pool`
-    has one that uses several processes. Raises `StoreError` if the target itself is not there,
-    and `NotACheckpoint` for a directory with nothing to scan.
+    has one that uses several processes. `digests` asks for the SHA-256 of every file with
+    findings, `exclude` leaves files of a directory out. Raises `StoreError` if the target itself is
+    not there, and `NotACheckpoint` for a directory with nothing to scan.
     """
-    job = Job(deep, limits or Limits(), explain)
+    job = Job(deep, limits or Limits(), explain, digests)
     report = ScanReport(depth="deep" if deep else "default")
     path = path_of(target)
     if path is not None and path.is_dir():
-        walk(path, report, job, reporter, mapper)
+        walk(path, report, job, reporter, mapper, exclude)
     elif path is not None and path.name.endswith(".index.json"):
         report.files.append(_scan_index(path, job))
     else:
         with open_blob(target) as blob:
-            report.files.append(scan_blob(blob, deep, job.limits, explain))
+            report.files.append(scan_blob(blob, deep, job.limits, explain, digests))
     return report
 
 

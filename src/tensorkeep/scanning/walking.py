@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +34,8 @@ Mapper = Callable[
     [Callable[[Path], FileReport | None], Iterable[Path]], Iterable[FileReport | None]
 ]
 
+Exclude = Callable[[Path], bool]
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -42,6 +44,7 @@ class Job:
     deep: bool
     limits: Limits
     explain: bool = False
+    digests: bool = False
 
     def __call__(self, path: Path) -> FileReport | None:
         """The report on one file, or on a folder that is one checkpoint; None if it is no model."""
@@ -56,19 +59,29 @@ def walk(
     job: Job,
     reporter: Reporter,
     mapper: Mapper = map,
+    exclude: Exclude = lambda _path: False,
 ) -> None:
     """Add everything below `folder` to `report`. Raises `NotACheckpoint` if there is nothing."""
-    files = [(path, _size(path)) for path in _files(folder, report)]
+    files = []
+    for path in _files(folder, report):
+        if exclude(path):
+            report.excluded += 1
+        else:
+            files.append((path, _size(path)))
     reporter.start("scanning", sum(size for _, size in files))
+    results = mapper(job, [path for path, _ in files])
     try:
-        results = mapper(job, [path for path, _ in files])
-        for (_, size), scanned in zip(files, results, strict=True):
+        for at, ((_, size), scanned) in enumerate(zip(files, results, strict=True), 1):
             if scanned is None:
                 report.skipped += 1
             else:
                 report.files.append(scanned)
+            reporter.count(at, len(files), "files")
             reporter.advance(size)
     finally:
+        # A pool's processes end now, and not when the traceback is forgotten.
+        if isinstance(results, Generator):
+            results.close()
         reporter.finish()
     if not report.files:
         raise NotACheckpoint(
@@ -133,7 +146,7 @@ def scan_if_model(path: Path, job: Job) -> FileReport | None:
         with open_blob(path) as blob:
             head = blob.read(0, min(formats.HEAD, blob.size))
             if suffix or formats.identify(blob) or foreign.model_kind(head):
-                report = scan_blob(blob, job.deep, job.limits, job.explain)
+                report = scan_blob(blob, job.deep, job.limits, job.explain, job.digests)
                 # An archive that was read to its end, and nothing of a model is in it.
                 no_model = [found.rule for found in report.findings] == ["read/not-a-checkpoint"]
                 return None if no_model and not suffix else report

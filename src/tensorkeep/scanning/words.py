@@ -275,6 +275,12 @@ _TABLE = (
 
 RULES: dict[str, RuleText] = {text.rule: text for text in _TABLE}
 
+
+def page(rule: str) -> str:
+    """The documentation page of a rule, below the root of the documentation."""
+    return f"rules/{rule.replace('/', '-')}.html"
+
+
 EXAMPLES = 3
 _NAMES = 40
 _LONGEST = 300
