@@ -76,6 +76,8 @@ _TABLE = (
 
 BY_NAME: dict[str, DType] = {dtype.name: dtype for dtype in _TABLE}
 BY_SAFETENSORS: dict[str, DType] = {d.safetensors: d for d in _TABLE if d.safetensors}
+# By numpy's code without the byte order, as "f4".
+BY_NUMPY: dict[str, DType] = {d.numpy[1:]: d for d in _TABLE if d.numpy}
 BY_STORAGE: dict[str, DType] = {d.storage: d for d in _TABLE if d.storage != "UntypedStorage"}
 
 _ALIASES = {

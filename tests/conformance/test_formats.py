@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import functools
+import gzip
 import io
+import pickle
 
+import joblib
 import torch
 from safetensors.torch import save
 
-from tensorkeep.formats import safetensors, zips
+from tensorkeep.formats import HEAD, compressed, raw_pickle, safetensors, torch_legacy, zips
+from tensorkeep.stores.memory import MemoryBlob
 from tensorkeep.testing import FormatConformance
 
 
@@ -34,10 +38,22 @@ def expected(values):
     }
 
 
-def saved(value):
+def saved(value, **options):
     file = io.BytesIO()
-    torch.save(value, file)
+    torch.save(value, file, **options)
     return file.getvalue()
+
+
+def legacy(value, protocol=2):
+    return saved(value, _use_new_zipfile_serialization=False, pickle_protocol=protocol)
+
+
+def with_arrays(values):
+    """As joblib writes what numpy knows of them."""
+    file = io.BytesIO()
+    known = {name: t for name, t in values.items() if t.dtype is not torch.bfloat16}
+    joblib.dump({name: tensor.numpy() for name, tensor in known.items()}, file)
+    return file.getvalue(), expected(known)
 
 
 @functools.cache
@@ -75,3 +91,61 @@ class TestSafetensors(FormatConformance):
 
     def large(self):
         return save(large())
+
+
+class TestTorchLegacy(FormatConformance):
+    format = torch_legacy
+
+    def samples(self):
+        base = torch.arange(12, dtype=torch.float32)
+        views = {"a": base[2:8], "b": base.view(3, 4).t(), "tied": base[2:8]}
+        nested = {"model": tensors(), "epoch": 3}
+        inside = {f"model.{name}": tensor for name, tensor in tensors().items()}
+        return {
+            "flat": (legacy(tensors()), expected(tensors())),
+            "views": (legacy(views, 4), expected(views)),
+            "nested": (legacy(nested), expected(inside)),
+        }
+
+    def large(self):
+        return legacy(large())
+
+
+class TestRawPickle(FormatConformance):
+    format = raw_pickle
+
+    def samples(self):
+        values = {"epoch": 3, "note": "as it is", "loss": [0.5, 0.25]}
+        return {
+            "joblib": with_arrays(tensors()),
+            **{f"protocol {p}": (pickle.dumps(values, protocol=p), {}) for p in range(6)},
+        }
+
+    def large(self):
+        return with_arrays(large())[0]
+
+    def test_opening_reads_no_tensor_bytes(self):
+        """A stream without a directory is read once, and not again for its tensors."""
+        with MemoryBlob(self.large()) as blob, self._open(blob) as ckpt:
+            assert len(ckpt) == 2
+            assert blob.bytes_read <= blob.size + HEAD
+
+
+class TestCompressed(FormatConformance):
+    format = compressed
+
+    def samples(self):
+        return {
+            "legacy": (gzip.compress(legacy(tensors())), expected(tensors())),
+            "zip": (gzip.compress(saved(tensors())), expected(tensors())),
+        }
+
+    def large(self):
+        return gzip.compress(saved(large()), 9)
+
+    def test_opening_reads_no_tensor_bytes(self):
+        """A compressed stream is read once from end to end."""
+        values = tensors()
+        with MemoryBlob(gzip.compress(saved(values))) as blob, self._open(blob) as ckpt:
+            assert len(ckpt) == len(values)
+            assert blob.bytes_read <= blob.size + HEAD

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import pickle
 import tarfile
 import zipfile
 
@@ -211,12 +210,6 @@ def exported():
     return buffer.getvalue()
 
 
-def legacy():
-    buffer = io.BytesIO()
-    torch.save({"w": torch.ones(2)}, buffer, _use_new_zipfile_serialization=False)
-    return buffer.getvalue()
-
-
 def tar():
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
@@ -226,14 +219,6 @@ def tar():
 
 def gguf():
     return b"GGUF\3\0\0\0" + bytes(100)
-
-
-def raw_pickle():
-    return pickle.dumps({"w": [1.0, 2.0]}, protocol=4)
-
-
-def old_raw_pickle():
-    return pickle.dumps({"w": [1.0, 2.0]}, protocol=2)
 
 
 def numpy_file():
@@ -253,11 +238,8 @@ FILES = {
     torchscript: "TorchScript",
     package: "torch.package",
     exported: "exported program",
-    legacy: "before torch 1.6",
     tar: "tar archive",
     gguf: "GGUF",
-    raw_pickle: "pickle",
-    old_raw_pickle: "pickle",
     numpy_file: "numpy",
 }
 
@@ -278,9 +260,7 @@ OTHERS = {
     b"version https://git-lfs.github.com/spec/v1\noid sha256:0": "git lfs pull",
     b"<!DOCTYPE html><html></html>": "web page",
     b"<HTML><body>404": "web page",
-    b"\x1f\x8b\x08\0\0\0": "gunzip",
     b"7z\xbc\xaf\x27\x1c\0\0": "7z x",
-    b"\xfd7zXZ\x00\0": "unxz",
     b"\x28\xb5\x2f\xfd\0": "unzstd",
     b"hello": "begins with",
     b"\0": "begins with",

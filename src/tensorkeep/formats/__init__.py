@@ -12,7 +12,15 @@ from typing import Protocol
 
 from tensorkeep.errors import LimitExceeded
 from tensorkeep.facts import Limits
-from tensorkeep.formats import distcp, foreign, safetensors, zips
+from tensorkeep.formats import (
+    compressed,
+    distcp,
+    foreign,
+    raw_pickle,
+    safetensors,
+    torch_legacy,
+    zips,
+)
 from tensorkeep.formats.contents import Contents, Parts
 from tensorkeep.stores import Blob
 
@@ -34,7 +42,15 @@ class Format(Protocol):
         """The checkpoint, without its tensor bytes; `parts` opens files that lie in it."""
 
 
-FORMATS: tuple[Format, ...] = (distcp, zips, safetensors)
+# Asked in this order; a pickle of the old protocols, which has no magic, last.
+FORMATS: tuple[Format, ...] = (
+    distcp,
+    zips,
+    safetensors,
+    torch_legacy,
+    compressed,
+    raw_pickle,
+)
 
 
 def identify(blob: Blob) -> Format | None:

@@ -19,6 +19,8 @@ from tensorkeep.pickles.values import (
     Node,
     Persistent,
     Program,
+    Reads,
+    Resolve,
 )
 
 __all__ = [
@@ -30,6 +32,8 @@ __all__ = [
     "Node",
     "Persistent",
     "Program",
+    "Reads",
+    "Resolve",
     "describe",
     "load",
     "run",

@@ -14,6 +14,12 @@ _UINT64 = Struct("<Q").unpack_from
 _DOUBLE = Struct(">d").unpack_from
 
 
+_LEAST = 12  # bytes that a pickle needs to call anything
+_LEAST_TEXT = 16  # the same in base 64
+# How base 64 begins that encodes a pickle of protocol 2 on, or one that begins with c or a mark.
+_ENCODED = ("gA", "Y", "K")
+
+
 def none(m: Machine, pos: int) -> int:
     m.stack.append(None)
     return pos
@@ -130,9 +136,12 @@ def _push_string(m: Machine, raw: bytes) -> None:
 def unicode(m: Machine, pos: int) -> int:
     end = m.line(pos)
     try:
-        m.stack.append(m.data[pos:end].decode("raw-unicode-escape"))
+        text = m.data[pos:end].decode("raw-unicode-escape")
     except UnicodeDecodeError as error:
         raise Fault("text with whole escapes", error.reason) from None
+    m.stack.append(text)
+    if text.startswith(_ENCODED) and len(text) >= _LEAST_TEXT:
+        m.constants.append((pos, text))
     return end + 1
 
 
@@ -147,9 +156,12 @@ def binunicode(m: Machine, pos: int) -> int:
     if end > m.size:
         raise truncated(f"{end - start:,} bytes more")
     try:
-        m.stack.append(str(m.data[start:end], "utf-8"))
+        text = str(m.data[start:end], "utf-8")
     except UnicodeDecodeError:
         return _push_text(m, start, end)
+    m.stack.append(text)
+    if text.startswith(_ENCODED) and len(text) >= _LEAST_TEXT:
+        m.constants.append((start, text))
     return end
 
 
@@ -160,33 +172,43 @@ def binunicode8(m: Machine, pos: int) -> int:
 
 def _push_text(m: Machine, pos: int, end: int) -> int:
     try:
-        m.stack.append(m.data[pos:end].decode("utf-8", "surrogatepass"))
+        text = m.data[pos:end].decode("utf-8", "surrogatepass")
     except UnicodeDecodeError as error:
         raise Fault("text in UTF-8", error.reason) from None
+    m.stack.append(text)
+    if text.startswith(_ENCODED) and len(text) >= _LEAST_TEXT:
+        m.constants.append((pos, text))
     return end
 
 
 def short_binbytes(m: Machine, pos: int) -> int:
     end = _end(m, pos + 1, m.data[pos])
-    m.stack.append(m.data[pos + 1 : end])
-    return end
+    return _push_bytes(m, m.data[pos + 1 : end], end)
 
 
 def binbytes(m: Machine, pos: int) -> int:
     end = _end(m, pos + 4, _UINT32(m.data, pos)[0])
-    m.stack.append(m.data[pos + 4 : end])
-    return end
+    return _push_bytes(m, m.data[pos + 4 : end], end)
 
 
 def binbytes8(m: Machine, pos: int) -> int:
     end = _end(m, pos + 8, _UINT64(m.data, pos)[0])
-    m.stack.append(m.data[pos + 8 : end])
+    return _push_bytes(m, m.data[pos + 8 : end], end)
+
+
+def _push_bytes(m: Machine, raw: bytes, end: int) -> int:
+    m.stack.append(raw)
+    if len(raw) >= _LEAST:
+        m.constants.append((end - len(raw), raw))
     return end
 
 
 def bytearray8(m: Machine, pos: int) -> int:
     end = _end(m, pos + 8, _UINT64(m.data, pos)[0])
-    m.stack.append(bytearray(m.data[pos + 8 : end]))
+    raw = m.data[pos + 8 : end]
+    m.stack.append(bytearray(raw))
+    if len(raw) >= _LEAST:
+        m.constants.append((pos + 8, raw))
     return end
 
 

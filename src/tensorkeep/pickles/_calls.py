@@ -174,6 +174,10 @@ def binpersid(m: Machine, pos: int) -> int:
 
 
 def _persistent(m: Machine, pid: object, offset: int) -> None:
+    known = m.resolve(pid) if m.resolve is not None else None
+    if known is not None:
+        m.stack.append(known)
+        return
     node = Persistent(pid, offset)
     m.persistents.append(node)
     m.stack.append(node)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from tensorkeep.errors import BadArgument, Damaged, LimitExceeded, ReadError
 from tensorkeep.facts import Anomaly, Limits
-from tensorkeep.pickles.values import Call, Effect, Extension, Global, Import, Persistent
+from tensorkeep.pickles.values import Call, Effect, Extension, Global, Import, Persistent, Resolve
 
 STEP = 1 << 16  # bytes between two looks at the limits: an opcode is at least a byte
 
@@ -44,8 +44,9 @@ class Machine:
 
     `stack` holds what lies above the topmost mark and `below` what each mark hides, so that an
     opcode cannot reach under a mark: an empty list is CPython's fence. `hidden` counts what
-    `below` holds. `memo` has the dense indexes that every honest writer uses (8 bytes for each
-    instead of a hundred), `sparse` the others.
+    `below` holds. `resume` is where the opcodes go on after the current frame, if an object has
+    read bytes of its own behind it. `memo` has the dense indexes that every honest writer uses
+    (8 bytes for each instead of a hundred), `sparse` the others.
     """
 
     __slots__ = (
@@ -54,6 +55,7 @@ class Machine:
         "bound",
         "changed",
         "collisions",
+        "constants",
         "data",
         "encoding",
         "extensions",
@@ -67,6 +69,8 @@ class Machine:
         "persistents",
         "proto",
         "proto_seen",
+        "resolve",
+        "resume",
         "size",
         "sparse",
         "stack",
@@ -88,6 +92,8 @@ class Machine:
         self.proto = 0
         self.proto_seen = False
         self.frame_end = -1
+        self.resume = -1
+        self.resolve: Resolve | None = None
         self.bound = start
         self.globals: dict[tuple[str, str, bool], Global] = {}
         self.extensions: dict[int, Extension] = {}
@@ -95,6 +101,7 @@ class Machine:
         self.trace: list[Import | Call | Effect] = []
         self.persistents: list[Persistent] = []
         self.anomalies: list[Anomaly] = []
+        self.constants: list[tuple[int, bytes | str]] = []
         self.key_budget = limits.max_expansion + self.size
         self.keys_counted = 0
         self.collisions: array[int] | None = None
@@ -147,18 +154,20 @@ class Machine:
         if all(anomaly.kind != kind for anomaly in self.anomalies):
             self.anomalies.append(Anomaly(kind, what, offset=offset))
 
-    def pause(self, pos: int) -> None:
-        """Between two opcodes: check limits and frames, and say how far to run."""
-        if pos >= self.size:
-            raise truncated("STOP")
+    def pause(self, pos: int) -> int:
+        """Between two opcodes: check limits and frames, say how far to run, and from where."""
         if 0 <= self.frame_end <= pos:
             if pos > self.frame_end:
                 self.note("frame-crosses-value", CROSSES, self.frame_end)
-            self.frame_end = -1
+            pos = max(pos, self.resume)
+            self.frame_end = self.resume = -1
+        if pos >= self.size:
+            raise truncated("STOP")
         self._check(pos)
         self.bound = min(self.size, pos + STEP)
         if self.frame_end >= 0:
             self.bound = min(self.bound, self.frame_end)
+        return pos
 
     def _check(self, pos: int) -> None:
         limits = self.limits
@@ -182,9 +191,12 @@ CROSSES = (
 Handler = Callable[[Machine, int], int]
 
 
+ENDED = "the end of the data"
+
+
 def truncated(wanted: str) -> Fault:
     """The fault of data that end before `wanted`."""
-    return Fault(wanted, "the end of the data")
+    return Fault(wanted, ENDED)
 
 
 def no_mark() -> Fault:

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import struct
 
-from tensorkeep.errors import BadArgument, TensorkeepError
+from tensorkeep.errors import BadArgument, ReadError, TensorkeepError
 from tensorkeep.facts import Limits
-from tensorkeep.pickles._state import Fault, Halt, Machine, check_encoding, no_mark, truncated
+from tensorkeep.pickles._state import (
+    ENDED,
+    Fault,
+    Halt,
+    Handler,
+    Machine,
+    check_encoding,
+    no_mark,
+    truncated,
+)
 from tensorkeep.pickles.opcodes import BYTE_ARGUMENT, HANDLERS, NAMES
-from tensorkeep.pickles.values import Program
+from tensorkeep.pickles.values import Call, Program, Reads, Resolve
 
+_BUILD = ord("b")
 _LOST_BYTES = "a frame goes on after STOP: a reader of the next pickle in a file would lose bytes"
 
 
@@ -20,12 +30,17 @@ def run(
     limits: Limits = Limits(),  # noqa: B008  (frozen)
     encoding: str = "utf-8",
     where: str = "",
+    reads: Reads | None = None,
+    resolve: Resolve | None = None,
 ) -> Program:
     """What the pickle that begins at `data[start]` says, up to its STOP.
 
     `encoding` decodes the 8-bit strings of Python 2, "bytes" leaves them as bytes. `where` names
     the data in messages. A malformed program does not raise: `Program.error` is then `Damaged`,
     `Unsupported` or `LimitExceeded` with the offset, and the trace holds what ran before it.
+    `reads` is asked after every BUILD of a call what that object takes from the stream.
+    `resolve` is asked for every persistent id what the loader is known to give for it; None
+    leaves it a `Persistent`.
 
     Raises `BadArgument` for an encoding that is none or a start outside the data.
     """
@@ -33,16 +48,40 @@ def run(
     if not 0 <= start <= len(data):
         raise BadArgument("start", expected=f"a position in {len(data):,} bytes", got=start)
     machine = Machine(data, start, limits, encoding)
+    machine.resolve = resolve
     program = Program(
         start,
         trace=machine.trace,
         persistents=machine.persistents,
         anomalies=machine.anomalies,
         changed=machine.changed,
+        constants=machine.constants,
     )
-    _execute(machine, program, where)
-    program.protocol = machine.proto
+    table = HANDLERS if reads is None else _reading(reads)
+    _execute(machine, program, where, table)
+    program.protocol, program.frame_end = machine.proto, machine.frame_end
     return program
+
+
+def _reading(reads: Reads) -> tuple[Handler, ...]:
+    """The opcodes, with a BUILD after which an object may read the stream itself.
+
+    Inside a frame it reads what lies behind the frame: the unpickler has taken the frame whole.
+    """
+
+    def build(m: Machine, pos: int) -> int:
+        pos = HANDLERS[_BUILD](m, pos)
+        target = m.stack[-1]
+        if not isinstance(target, Call):
+            return pos
+        if m.frame_end <= pos:
+            m.frame_end = -1
+            m.bound = end = reads(target, pos)
+            return end
+        m.resume = reads(target, max(m.frame_end, m.resume))
+        return pos
+
+    return (*HANDLERS[:_BUILD], build, *HANDLERS[_BUILD + 1 :])
 
 
 def load(
@@ -60,12 +99,12 @@ def load(
     return program
 
 
-def _execute(machine: Machine, program: Program, where: str) -> None:
-    table, data = HANDLERS, machine.data
+def _execute(machine: Machine, program: Program, where: str, table: tuple[Handler, ...]) -> None:
+    data = machine.data
     pos, count = machine.start, 0
     try:
         while True:
-            machine.pause(pos)
+            pos = machine.pause(pos)
             while pos < machine.bound:
                 pos = table[data[pos]](machine, pos + 1)
                 count += 1
@@ -75,9 +114,14 @@ def _execute(machine: Machine, program: Program, where: str) -> None:
         if machine.frame_end > halt.end:
             machine.note("frame-crosses-stop", _LOST_BYTES, halt.end)
     except Fault as fault:
+        program.cut = fault.got == ENDED
         program.error = _error(machine, fault, pos, where)
+    except ReadError as error:
+        program.error = error
     except (IndexError, struct.error):
-        program.error = _error(machine, _shortage(machine, pos), pos, where)
+        short = _shortage(machine, pos)
+        program.cut = short.got == ENDED
+        program.error = _error(machine, short, pos, where)
     program.opcodes = count
     if program.error is not None:
         program.end = pos

@@ -162,6 +162,13 @@ class Import:
         return _writer[0](self)
 
 
+# Given a call whose state was just set and a position: how far its object reads from there by
+# itself, as joblib's arrays do. It may raise `ReadError`.
+Reads = Callable[[Call, int], int]
+# What a persistent id stands for where the loader is known, or None.
+Resolve = Callable[[object], object]
+
+
 @dataclass(slots=True, eq=False)
 class Program:
     """What one pickle says. Offsets are positions in the bytes that were given.
@@ -175,6 +182,13 @@ class Program:
     `changed` keeps, by `id()`, the offset of the last such change of each native container that
     changed after the first import or persistent id. A call whose arguments hold a container
     changed after the call's own offset was given something else than what is there now.
+
+    `constants` are the bytes, and the texts that may be base 64, in which another pickle could
+    lie, each with the position where it begins.
+
+    `cut` says that the data ended before the program did. A reader that takes whole frames from
+    a file (Python's own, not C's) stands at `frame_end` or `end` after the program, whichever is
+    further.
     """
 
     start: int
@@ -187,3 +201,6 @@ class Program:
     anomalies: list[Anomaly] = field(default_factory=list)
     changed: dict[int, int] = field(default_factory=dict, repr=False)
     error: TensorkeepError | None = None
+    constants: list[tuple[int, bytes | str]] = field(default_factory=list, repr=False)
+    cut: bool = False
+    frame_end: int = 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from tensorkeep.scanning import (
     _allow_dcp,
+    _allow_joblib,
     _allow_modules,
     _allow_numpy,
     _allow_stdlib,
@@ -25,6 +26,7 @@ ENTRIES: tuple[Entry, ...] = (
     *_allow_numpy.ENTRIES,
     *_allow_modules.ENTRIES,
     *_allow_dcp.ENTRIES,
+    *_allow_joblib.ENTRIES,
 )
 
 ALLOWED.update({(entry.module, entry.name): entry for entry in ENTRIES})

@@ -165,8 +165,8 @@ def streams():
     keep(
         "pickle_and_zip",
         "D",
-        UNKNOWN,
-        "",
+        DANGEROUS,
+        "pickle/dangerous-call",
         {"model.pth": EVIL + checkpoint(HONEST)},
     )
 

@@ -1,0 +1,104 @@
+"""The elements of numpy's arrays, and arrays as places in a blob.
+
+Sources: numpy's array-protocol type strings ("The array interface", `numpy.lib.format`), and
+`numpy.dtype.__reduce__`, which pickles such a string and a state (version, byte order, ...).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from math import prod
+
+from tensorkeep.dtypes import BY_NUMPY
+from tensorkeep.formats.contents import Inert, Storage, TensorRecord, contiguous_stride, sizes
+from tensorkeep.pickles import Call, Global
+from tensorkeep.stores import Blob
+
+_CODE = re.compile(r"([<>|=]?)([?biufcSUVmMOa])(\d{0,9})(\[[^\]]{1,20}\])?\Z")
+_NATURAL = {"?": 1, "O": 8, "m": 8, "M": 8, "b": 1}
+# The flags that numpy pickles for a dtype of objects, and for others.
+_HAS_OBJECTS = 63
+_PLAIN = (0, 8)
+_LONGEST = 1 << 62
+
+
+@dataclass(frozen=True, slots=True)
+class Element:
+    """One element: numpy's code without a byte order, its bytes, and whether they are big-endian.
+
+    `objects`: the elements are Python objects, and a pickle stands for their bytes.
+    """
+
+    code: str
+    itemsize: int
+    big: bool
+    objects: bool = False
+
+
+def element_of(text: str) -> Element | None:
+    """The element that a type string such as "<f4" means, or None."""
+    match = _CODE.match(text)
+    if match is None:
+        return None
+    order, kind, digits, _ = match.groups()
+    if kind == "O":
+        return Element("O", 8, False, True)
+    size = int(digits or _NATURAL.get(kind, 0)) * (4 if kind == "U" else 1)
+    if kind == "?":
+        kind = "b"
+    return Element(f"{kind}{size}", size, order == ">" and size > 1)
+
+
+def element_of_call(value: object) -> Element | None:
+    """The element of a pickled `numpy.dtype`, or None where only numpy could tell."""
+    if not isinstance(value, Call) or not isinstance(value.func, Global):
+        return None
+    args, states = value.args, [effect.args[0] for effect in value.effects or ()]
+    if value.func.qualified != "numpy.dtype" or not isinstance(args, tuple) or not args:
+        return None
+    if not isinstance(args[0], str) or len(states) > 1:
+        return None
+    state = states[0] if states else (3, "|", None, None, None, -1, -1, 0)
+    if not isinstance(state, tuple) or len(state) < 8 or state[1] not in ("<", ">", "|", "="):
+        return None
+    found = element_of(str(state[1]) + args[0])
+    if found is None or state[2] is not None:
+        return None
+    flags, itemsize = state[7], state[5]
+    if state[4] is not None or flags not in ((_HAS_OBJECTS,) if found.objects else _PLAIN):
+        # Structured types may hold objects; the flags that say so are the file's to choose.
+        return None
+    if type(itemsize) is int and itemsize not in (-1, found.itemsize):
+        return None
+    return found
+
+
+def nbytes(element: Element, shape: tuple[int, ...]) -> int:
+    """Bytes of an array of that many elements. The shape has no negative sizes."""
+    return prod(shape) * element.itemsize
+
+
+def shape_of(value: object) -> tuple[int, ...] | None:
+    """The tuple that `value` is, if it could be a shape."""
+    if not isinstance(value, tuple) or not sizes(value) or any(size < 0 for size in value):
+        return None
+    return value if prod(value) < _LONGEST else None
+
+
+def array_at(
+    blob: Blob, key: str, offset: int, element: Element, shape: tuple[int, ...], fortran: bool
+) -> tuple[object, Storage | None]:
+    """The tensor that an array's bytes at `offset` are; `Inert` if no tensor has such elements."""
+    dtype = BY_NUMPY.get(element.code)
+    if dtype is None:
+        return Inert(f"numpy array of {element.code}, {len(shape)}-dimensional"), None
+    # The two halves of a complex number are swapped each for itself.
+    unit = element.itemsize // (2 if dtype.kind == "complex" else 1)
+    storage = Storage(
+        key, nbytes(element, shape), blob, offset=offset, swapped=unit if element.big else 0
+    )
+    stride = contiguous_stride(shape)
+    if fortran:
+        stride = tuple(reversed(contiguous_stride(tuple(reversed(shape)))))
+    return TensorRecord(dtype, shape, stride, 0, storage), storage

@@ -1,0 +1,178 @@
+"""Files and programs that lie in the bytes and texts of a pickle.
+
+torch pickles a storage as `torch.storage._load_from_bytes(b"...")`: the bytes are a whole file of
+torch's old format, which loading runs. Such bytes are files of their own (`Contents.nested`).
+Bytes that nothing loads are data, whatever is in them; where they are a program that would call
+more than an honest value needs, that is an anomaly.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import zlib
+from collections.abc import Iterable
+
+from tensorkeep.errors import LimitExceeded, NotACheckpoint, ReadError, TensorkeepError
+from tensorkeep.facts import Anomaly
+from tensorkeep.formats._programs import plausible
+from tensorkeep.formats._values import latin1
+from tensorkeep.formats.contents import Contents, Parts
+from tensorkeep.pickles import Call, Extension, Global, Import, Program, run
+from tensorkeep.stores.memory import MemoryBlob
+
+Nested = list[tuple[str, Contents]]
+Unreadable = list[tuple[str, TensorkeepError]]
+
+_TORCH = "torch.storage._load_from_bytes"
+# What runs the pickle in the bytes that it is given; whoever calls them has the verdict already.
+_LOADERS = frozenset(
+    f"{module}.{name}"
+    for module in ("pickle", "_pickle", "cPickle", "dill", "dill._dill", "cloudpickle", "joblib")
+    for name in ("loads", "_loads", "load", "_load")
+) | {"torch.load", "torch.serialization.load", "marshal.loads", _TORCH}
+_DECODERS = frozenset({"base64.b64decode", "base64.decodebytes", "binascii.a2b_base64"})
+_FILES = frozenset({"io.BytesIO", "_io.BytesIO"})
+_PEELS = 8
+_UNPACKED = 64 << 20
+
+
+def collect(
+    programs: Iterable[tuple[str, Program]], parts: Parts, anomalies: list[Anomaly]
+) -> tuple[Nested, Unreadable]:
+    """The files that calls in `programs` are given as bytes, and those that could not be read.
+
+    Programs in bytes that no call loads are added to `anomalies`.
+    """
+    nested: Nested = []
+    unreadable: Unreadable = []
+    for where, program in programs:
+        loaded = _loaded(where, program, parts, nested, unreadable)
+        anomalies += _hidden(where, program, loaded, parts)
+    return nested, unreadable
+
+
+def _loaded(
+    where: str, program: Program, parts: Parts, nested: Nested, unreadable: Unreadable
+) -> set[bytes]:
+    """Open what each loading call is given. The same bytes given twice are opened once."""
+    seen: set[bytes] = set()
+    for event in program.trace:
+        if type(event) is not Call or not isinstance(event.func, Global):
+            continue
+        if event.func.qualified not in _LOADERS or not isinstance(event.args, tuple):
+            continue
+        data = _bytes(event.args[0]) if event.args else None
+        if data is None or data in seen:
+            continue
+        seen.add(data)
+        place = f"{where}, bytes of the call at byte {event.offset}".removeprefix(", ")
+        try:
+            nested.append((place, parts.examine(MemoryBlob(data, place))))
+        except NotACheckpoint as error:
+            if event.func.qualified == _TORCH:
+                unreadable.append((place, error))
+        except ReadError as error:
+            unreadable.append((place, error))
+            if isinstance(error, LimitExceeded):
+                break  # each further one would say the same
+    return seen
+
+
+def _bytes(value: object) -> bytes | None:
+    """Bytes as the program spells them: themselves, encoded text, base 64, packed, in a file."""
+    for _ in range(_PEELS):
+        plain = latin1(value)
+        if plain is not None:
+            return plain
+        if not isinstance(value, Call) or not isinstance(value.func, Global):
+            return None
+        name, args = value.func.qualified, value.args
+        if not isinstance(args, tuple) or not args:
+            return None
+        if name in _FILES:
+            value = args[0]
+        elif name in _DECODERS:
+            return _decoded(args[0])
+        elif name == "zlib.decompress":
+            return _inflated(latin1(args[0]))
+        else:
+            return None
+    return None
+
+
+def _decoded(text: object) -> bytes | None:
+    """What base 64 says, or None if it is none."""
+    if not isinstance(text, str | bytes):
+        return None
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        return None
+
+
+def _inflated(data: bytes | None) -> bytes | None:
+    try:
+        return zlib.decompressobj().decompress(data, _UNPACKED) if data else None
+    except zlib.error:
+        return None
+
+
+def _hidden(where: str, program: Program, loaded: set[bytes], parts: Parts) -> Iterable[Anomaly]:
+    """Programs in the constants of `program` that nothing in it loads."""
+    for at, constant in program.constants:
+        data = _decoded(constant) if isinstance(constant, str) else constant
+        if data and data not in loaded and _calls_more(data, parts):
+            what = f"{len(data)} bytes that are a pickle, which would call more than values need"
+            yield Anomaly("nested-pickle", what, where, at)
+            return
+
+
+def _calls_more(data: bytes, parts: Parts) -> bool:
+    """Whether bytes are a program that imports something beyond what plain values are made of.
+
+    What lies in the bytes of that program is looked at in turn: each level is shorter.
+    """
+    todo = [data]
+    for _ in range(_PEELS):
+        inner: list[bytes] = []
+        for piece in todo:
+            program = run(piece, limits=parts.limits)
+            if not (piece[0] == 0x80 or plausible(program)):
+                continue
+            if any(not _is_plain(event) for event in program.trace if type(event) is Import):
+                return True
+            inner += [text for _, text in program.constants if isinstance(text, bytes)]
+        todo = inner
+    return False
+
+
+_PLAIN = {
+    "builtins": "set frozenset bytearray bytes complex slice range list dict tuple object int "
+    "float str bool",
+    "collections": "OrderedDict defaultdict Counter deque",
+    "_codecs": "encode",
+    "copyreg": "_reconstructor __newobj__",
+    "datetime": "datetime date time timedelta timezone",
+    "decimal": "Decimal",
+    "fractions": "Fraction",
+    "uuid": "UUID",
+    "pathlib": "PosixPath PurePosixPath WindowsPath PureWindowsPath Path",
+    "numpy": "dtype ndarray",
+    "numpy.core.multiarray": "_reconstruct scalar",
+    "numpy._core.multiarray": "_reconstruct scalar",
+    "numpy.core.numeric": "_frombuffer",
+    "numpy._core.numeric": "_frombuffer",
+    "torch": "Size device dtype",
+    "torch.storage": "_load_from_bytes UntypedStorage",
+    "torch._utils": "_rebuild_tensor _rebuild_tensor_v2 _rebuild_tensor_v3 _rebuild_parameter",
+}
+_PLAIN_NAMES = frozenset(f"{m}.{name}" for m, names in _PLAIN.items() for name in names.split())
+
+
+def _is_plain(event: Import) -> bool:
+    target = event.target
+    if isinstance(target, Extension):
+        return False
+    storage = target.module == "torch" and target.name.endswith("Storage")
+    return target.qualified in _PLAIN_NAMES or (storage and "." not in target.name)

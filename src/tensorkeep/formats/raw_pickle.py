@@ -1,0 +1,125 @@
+"""Pickles outside any container, protocols 0 to 5, and several one after another.
+
+What `pickle.dump` writes, and `joblib.dump` without compression: a pickle in whose stream the
+bytes of the arrays lie (`_joblib`). Whoever reads such a file to its end runs every pickle in it,
+so all of them are programs. Protocols 0 and 1 begin with no magic: a file is taken for one if it
+runs like one, which text does not.
+"""
+
+from __future__ import annotations
+
+from tensorkeep.errors import LimitExceeded, NotACheckpoint, TensorkeepError
+from tensorkeep.facts import Anomaly, Limits
+from tensorkeep.formats import _nested
+from tensorkeep.formats._joblib import Arrays
+from tensorkeep.formats._programs import imports, plausible
+from tensorkeep.formats._tensors import Interpreter
+from tensorkeep.formats.contents import Contents, Parts
+from tensorkeep.pickles import Persistent, Program, run
+from tensorkeep.stores import Blob
+from tensorkeep.stores.slices import SliceBlob
+
+NAME = "pickle"
+SUFFIXES: tuple[str, ...] = (".pkl", ".pickle", ".joblib", ".bin", ".dill")
+_PROTO = 0x80
+_HIGHEST = 5
+_SECOND = 64 << 10
+_LARGEST = 64 << 20
+_MOST = 10_000  # pickles in one file
+
+
+def identify(blob: Blob, head: bytes) -> bool:
+    """Whether the first bytes run as a pickle does."""
+    if len(head) >= 2 and head[0] == _PROTO and head[1] <= _HIGHEST:
+        program = run(head)
+        return program.error is None or program.cut or imports(program)
+    return bool(head) and _runs(blob, head)
+
+
+def _runs(blob: Blob, head: bytes) -> bool:
+    """Whether bytes without a magic are a program; read on only while they still could be one."""
+    for length in (len(head), _SECOND, _LARGEST):
+        have = min(length, blob.size)
+        program = run(head if have <= len(head) else blob.read(0, have))
+        if program.error is None:
+            # Text may begin with a whole program ("N." is one): a pickle does something, or is all.
+            return imports(program) or program.end == blob.size
+        if plausible(program):
+            return True
+        if not program.cut or have == blob.size:
+            return False
+    return True
+
+
+def read(blob: Blob, limits: Limits, parts: Parts) -> Contents:
+    """The pickles in `blob`, all of which are read into memory."""
+    if blob.size > limits.max_pickle_bytes:
+        expected = f"pickles of at most {limits.max_pickle_bytes} bytes"
+        raise LimitExceeded(blob.name, expected=expected, got=f"{blob.size} bytes")
+    data = blob.read(0, blob.size)
+    arrays = Arrays(blob, data, limits)
+    programs = _stacked(data, limits, arrays)
+    first, last = programs[0][1], programs[-1][1]
+    anomalies: list[Anomaly] = []
+    nested, unreadable = _nested.collect([*programs, *arrays.programs], parts, anomalies)
+    error: TensorkeepError | None = first.error
+    if len(programs) > 1 and last.error is not None:
+        # What follows the last whole pickle is no program, or one that a reader stops in.
+        where, tail = programs[-1]
+        if not (tail.trace or tail.persistents):
+            programs.pop()
+        _tail(blob, where, tail, parts, anomalies, nested)
+    return Contents(
+        format=NAME,
+        container="joblib" if arrays.storages else "pickle",
+        root=first.value if len(programs) == 1 else [program.value for _, program in programs],
+        lens=arrays.lens(Interpreter(first, _no_storage, anomalies)),
+        storages=arrays.storages,
+        facts={"protocol": str(max(program.protocol for _, program in programs))},
+        programs=[*programs, *arrays.programs],
+        anomalies=anomalies,
+        error=error,
+        nested=nested,
+        unreadable=unreadable,
+    )
+
+
+def _no_storage(_persistent: Persistent) -> None:
+    """No loader of plain pickles knows a persistent id."""
+
+
+def _stacked(data: bytes, limits: Limits, arrays: Arrays) -> list[tuple[str, Program]]:
+    """Every pickle, up to the first that does not end."""
+    programs: list[tuple[str, Program]] = []
+    start = 0
+    while start < len(data) or not programs:
+        where = f"pickle {len(programs) + 1}" if programs else ""
+        program = run(data, start, limits=limits, where=where, reads=arrays.reads)
+        programs.append((where, program))
+        if program.error is not None:
+            break
+        if len(programs) >= _MOST:
+            expected = f"at most {_MOST} pickles in one file"
+            program.error = LimitExceeded(arrays.blob.name, expected=expected, got="more")
+            break
+        start = program.end
+    return programs
+
+
+def _tail(
+    blob: Blob,
+    where: str,
+    tail: Program,
+    parts: Parts,
+    anomalies: list[Anomaly],
+    nested: list[tuple[str, Contents]],
+) -> None:
+    """Say that bytes follow the last pickle; open them if they are a file of their own."""
+    what = f"{blob.size - tail.start} bytes follow the last pickle's end"
+    anomalies.append(Anomaly("bytes-after-pickle", what, where, tail.start))
+    rest = SliceBlob(blob, tail.start, blob.size - tail.start, "the bytes behind the pickle")
+    try:
+        if parts.recognises(rest):
+            nested.append((rest.name, parts.examine(rest)))
+    except NotACheckpoint:
+        return
