@@ -78,7 +78,6 @@ def command(
     \b
     Examples:
       tensorkeep scan model.pth
-      tensorkeep scan --fail-on dangerous --format json checkpoints/
       tensorkeep scan --format sarif . > scan.sarif
     """
     options = Options(**given)  # type: ignore[arg-type]
