@@ -30,6 +30,16 @@ def test_deflated_members_come_back(length, noise, kit):
     assert kit.whole(archive) == []
 
 
+@pytest.mark.parametrize("length", [0, 1, MiB, 3 * MiB + 5])
+@pytest.mark.parametrize("method", [0, 8])
+def test_members_of_any_size_come_in_pieces(length, method, kit):
+    data = os.urandom(length)
+    archive = packed(kit, data, method=method, raw=data if method == 0 else None)
+    pieces = [bytes(p) for p in archive.pieces(archive.members[0], Limits(max_pickle_bytes=1))]
+    assert b"".join(pieces) == data
+    assert max(map(len, pieces), default=0) <= MiB
+
+
 def test_a_declared_size_is_not_believed(kit):
     for declared in (9_999, 10_001):
         archive = packed(kit, bytes(10_000), size=declared)

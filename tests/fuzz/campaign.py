@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -45,8 +46,9 @@ def run(name: str, folder: Path, seconds: int) -> dict[str, object]:
     log, began = folder / "log", time.monotonic()
     executions = restarts = 0
     reached = (0, 0, 0)
-    while (left := round(seconds - (time.monotonic() - began))) > 5:
-        _start(name, folder, left, log)
+    stopped = False
+    while not stopped and (left := round(seconds - (time.monotonic() - began))) > 5:
+        stopped = _start(name, folder, left, log)
         lines = _STATUS.findall(log.read_bytes())
         counts = [tuple(map(int, line)) for line in lines]
         executions += max((count[0] for count in counts), default=0)
@@ -66,18 +68,26 @@ def run(name: str, folder: Path, seconds: int) -> dict[str, object]:
     }
 
 
-def _start(name: str, folder: Path, seconds: int, log: Path) -> None:
+def _start(name: str, folder: Path, seconds: int, log: Path) -> bool:
+    """Whether it was stopped by a signal to this process; what was reached counts."""
     command = [sys.executable, str(HERE / "harness.py"), name, str(folder)]
     command += [f"-max_total_time={seconds}"]
+    environment = {**os.environ, "KEEP_GOING": "1"}
     with log.open("wb") as out:
-        subprocess.run(
-            command,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "KEEP_GOING": "1"},
-            check=False,
-        )
+        child = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=environment)
+        try:
+            child.wait()
+        except KeyboardInterrupt:
+            child.terminate()
+            child.wait()
+            return True
+    return False
+
+
+def _stop(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _stop)
     sys.exit(main())

@@ -12,6 +12,7 @@ from promises import LIMITS
 
 from tensorkeep import pickles
 from tensorkeep.errors import LimitExceeded, ReadError
+from tensorkeep.pickles.explain import explain
 from tensorkeep.scanning.rules import RULES, judge_program
 
 ENCODINGS = ("utf-8", "utf-8", "utf-8", "utf-8", "ASCII", "latin1", "bytes", "utf-8")
@@ -23,6 +24,7 @@ WORDS = [
 ]
 _SHOWN = 40  # of the trace
 _LINE = 200
+_MOST_TEXT = 400_000
 # Where its tuple of the values that hold it would be as deep as the file is long.
 sys.setrecursionlimit(20_000)
 
@@ -57,9 +59,10 @@ def _run(data: bytes, start: int, encoding: str) -> pickles.Program:
 def _account(program: pickles.Program) -> tuple:
     shown = [program.value, *program.trace[:_SHOWN], *program.persistents[:_SHOWN]]
     lines = [pickles.describe(value, _LINE) for value in shown]
-    for line in lines:
-        assert len(line) <= _LINE, "a line that is too long"
-        assert line.isprintable(), "a line that is not printable"
+    assert all(len(line) <= _LINE for line in lines), "a line that is too long"
+    lines += [line.text for line in explain(program, lambda event: len(repr(event)) % 3)]
+    assert all(line.isprintable() for line in lines), "a line that is not printable"
+    assert sum(map(len, lines)) < _MOST_TEXT, "an explanation without end"
     findings = judge_program(program, "data.pkl")
     assert all(found.rule in RULES for found in findings)
     error = str(program.error)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import zlib
 from bisect import bisect_right
+from collections.abc import Iterator
 
 from tensorkeep.archives._ending import Ending
 from tensorkeep.archives._entries import Entries, EntryReader, ZipMember
@@ -24,7 +25,7 @@ from tensorkeep.archives._local import descriptor_length, read_local
 from tensorkeep.archives._lookup import torch_find, torch_order
 from tensorkeep.archives._notes import Notes
 from tensorkeep.archives._records import DESCRIPTOR
-from tensorkeep.archives._unpacking import unpack
+from tensorkeep.archives._unpacking import pieces, unpack
 from tensorkeep.errors import LimitExceeded
 from tensorkeep.facts import Anomaly, Limits
 from tensorkeep.stores import Blob
@@ -145,6 +146,14 @@ class ZipArchive:
         if self.has_checksum(member):
             self.check_checksum(member, checksum(data))
         return data
+
+    def pieces(self, member: ZipMember, limits: Limits) -> Iterator[bytes | memoryview]:
+        """The bytes of a member of any size, decompressed, a megabyte or so at a time.
+
+        A piece holds until the next one; the checksum is left to the caller. Raises as `read`,
+        without `max_pickle_bytes`.
+        """
+        yield from pieces(self.blob, member, self.data_offset(member), limits, self._notes)
 
     def has_checksum(self, member: ZipMember) -> bool:
         """Whether the stored checksum means something (see the top of this module)."""

@@ -189,9 +189,7 @@ class ZipReading:
         if deep:
             for member in self.archive.members:
                 if member.index in self._stored:
-                    self.archive.check_local(member)
-                    self._checksum(member)
-                    self._hidden_pickle(member)
+                    self._look_into_storage(member)
         yield from list(self.archive.anomalies)
 
     def look_at_all(self) -> None:
@@ -230,8 +228,16 @@ class ZipReading:
             return self.archive.read(member, self.limits)
         return head
 
+    def _look_into_storage(self, member: ZipMember) -> None:
+        try:
+            self.archive.check_local(member)
+            self._checksum(member)
+            self._hidden_pickle(member)
+        except TensorkeepError as error:
+            self.unreadable.append((member.name, error))
+
     def _checksum(self, member: ZipMember) -> None:
-        expected, got = crc_of(self.archive, member)
+        expected, got = crc_of(self.archive, member, self.limits)
         if expected != got:
             label = self._stored.get(member.index)
             about = f"storage {label!r}" if label is not None else "the member"
@@ -240,21 +246,29 @@ class ZipReading:
 
     def _hidden_pickle(self, member: ZipMember) -> None:
         """A storage that begins with a whole pickle which imports something."""
-        if member.size < 4 or member.method != 0:
-            return
-        start = self.archive.data_offset(member)
-        head = self.archive.blob.read(start, min(member.size, _CHUNK))
-        if head[0] == 0x80 and is_program(head, self.limits):
+        head = self._first(member)
+        if len(head) >= 4 and head[0] == 0x80 and is_program(head, self.limits):
             what = "a storage that begins with a pickle"
-            self.note("pickle-in-storage", what, member.name, start)
+            self.note("pickle-in-storage", what, member.name, self.archive.data_offset(member))
             self.programs.append((member.name, run(head, limits=self.limits, where=member.name)))
+
+    def _first(self, member: ZipMember) -> bytes:
+        """The first megabyte of a member, unpacked."""
+        head = bytearray()
+        for piece in self.archive.pieces(member, self.limits):
+            head += piece
+            if len(head) >= _CHUNK:
+                break
+        return bytes(head[:_CHUNK])
 
     def verify(self) -> Iterator[tuple[str, str, str, str]]:
         """Member, storage, checksum promised, checksum found."""
         for member in self.archive.members:
-            if member.method == 0:
-                expected, got = crc_of(self.archive, member)
-                yield member.name, self._stored.get(member.index, ""), expected, got
+            try:
+                expected, got = crc_of(self.archive, member, self.limits)
+            except Damaged as error:
+                expected, got = error.expected, error.got or str(error)
+            yield member.name, self._stored.get(member.index, ""), expected, got
 
 
 def is_program(head: bytes, limits: Limits) -> bool:
@@ -269,17 +283,14 @@ def is_program(head: bytes, limits: Limits) -> bool:
     return head[0] == 0x80 or program.error is None or called
 
 
-def crc_of(archive: ZipArchive, member: ZipMember) -> tuple[str, str]:
-    """The checksum that the directory gives for a stored member, and the one its bytes have.
+def crc_of(archive: ZipArchive, member: ZipMember, limits: Limits) -> tuple[str, str]:
+    """The checksum that the directory gives for a member, and the one its bytes have.
 
     Two empty texts where it carries none: torch can be told to write none.
     """
-    if member.method != 0 or not archive.has_checksum(member):
+    if not archive.has_checksum(member):
         return "", ""
-    start, crc = archive.data_offset(member), 0
-    buffer = memoryview(bytearray(min(_CHUNK, max(member.size, 1))))
-    for at in range(0, member.size, _CHUNK):
-        piece = buffer[: min(_CHUNK, member.size - at)]
-        archive.blob.read_into(start + at, piece)
+    crc = 0
+    for piece in archive.pieces(member, limits):
         crc = zlib.crc32(piece, crc)
     return f"crc32:{member.crc32:08x}", f"crc32:{crc:08x}"
