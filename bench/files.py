@@ -61,7 +61,7 @@ save_file(torch.load(sys.argv[1], mmap=True), sys.argv[2])
 """
 
 # Width of the model, and gigabytes of its file, as it is called in the results.
-WIDTHS = {2: 1536, 8: 3168, 20: 5088}
+WIDTHS = {2: 1536, 8: 3168, 20: 5088, 100: 11328}
 
 
 def large(bench: Bench) -> Path:
