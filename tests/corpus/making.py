@@ -70,10 +70,15 @@ def _make(folder, write, expected, target, check):
     write_down(folder)
 
 
+def is_data(path):
+    """A file of a case; a link leads to what is none of ours."""
+    return path.is_file() and not path.is_symlink()
+
+
 def write_down(folder):
     """Add the files of a new case to SHA256SUMS."""
     with SUMS.open("a", encoding="utf-8") as sums:
-        for path in sorted(folder.iterdir()):
+        for path in sorted(found for found in folder.rglob("*") if is_data(found)):
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
             sums.write(f"{digest}  {path.relative_to(CORPUS).as_posix()}\n")
     print(f"made: {folder.name}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+from tensorkeep.archives.zips import boundaries
 from tensorkeep.errors import Damaged, NotFound, ReadError, StoreError, TensorkeepError, Unsupported
 from tensorkeep.facts import Anomaly
 from tensorkeep.formats._dcp_metadata import Metadata, Piece, Place, files_of
@@ -12,6 +13,8 @@ from tensorkeep.stores import Blob, Folder
 from tensorkeep.stores.slices import SliceBlob
 
 _LONGEST_HEADER = 100_000_000
+# Items that cannot be read and are looked into all the same: each costs a walk through its bytes.
+_MOST_APART = 100
 
 
 class Items:
@@ -25,6 +28,7 @@ class Items:
         self.files: list[str] = []
         self.missing: list[tuple[str, TensorkeepError]] = []
         self._inside = inside
+        self._taken_apart = 0
         self._blobs: dict[str, Blob] = {}
         self._parts: dict[str, Parts] = {}
         self._seen: dict[tuple[str, int, int], Contents | ReadError] = {}
@@ -168,6 +172,23 @@ class Items:
                 yield where(name, place), self.examine(name, place)
             except ReadError as error:
                 yield where(name, place), error
+                yield from self._within(name, place)
+
+    def _within(self, name: str, place: Place) -> Iterator[tuple[str, Contents | ReadError]]:
+        """What lies in an item that is several archives: each, as some reader may take it."""
+        blob = self.blob(place.file)
+        self._taken_apart += 1
+        if place.offset + place.length > blob.size or self._taken_apart > _MOST_APART:
+            return
+        whole = SliceBlob(blob, place.offset, place.length, place.file)
+        found = boundaries(whole)
+        for start, end in found if len(found) > 1 else ():
+            told = f"{where(name, place)}, archive at byte {start} of it"
+            try:
+                piece = SliceBlob(whole, start, end - start, told)
+                yield told, self._parts_of(place.file).examine(piece)
+            except ReadError as error:
+                yield told, error
 
     def _places(self) -> Iterator[tuple[str, Place]]:
         for (name, _), place in self.found.places.items():

@@ -178,7 +178,7 @@ def _place(info: dict[object, object], name: str, where: str) -> Place:
 def _entry(found: Metadata, name: str, path: Path, value: object, where: str) -> Entry:
     if _fields(value, "BytesStorageMetadata") is not None:
         place = found.places.get((name, None))
-        problem = "" if place else "no file has its bytes"
+        problem = "" if place else "a value that no file has"
         return Entry("value", path, None, (), [Piece((), (), place)], problem)
     fields = _fields(value, "TensorStorageMetadata")
     if fields is None:

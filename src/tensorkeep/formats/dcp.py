@@ -97,6 +97,8 @@ class _Builder:
             if entry.problem:
                 unread = {"tensor": "tensor", "other": "object"}.get(entry.kind, "")
                 value: object = Inert(entry.problem, unread=unread)
+                odd = Anomaly("storage-missing", f"{name!r} is {entry.problem}", METADATA)
+                self.contents.anomalies.append(odd)
             elif entry.kind == "value":
                 value = self._value(name, entry, name in read_now)
             else:
