@@ -243,6 +243,7 @@ MALFORMED = {
     "huge shape": built({"a": entry(shape=(2**62, 2**62))}, b"xx"),
     "huge size": built({"a": {**GOOD, "shape": [10**400]}}, b"xx"),
     "not a number": built(None, b"xx", text=TEXT % (b"NaN", b"2")),
+    "minus nought": built(None, text=b'{"a":{"dtype":"U8","shape":[0],"data_offsets":[0,-0]}}'),
     "infinity": built(None, b"xx", text=TEXT % (b"2", b"1e999")),
     "no offsets": built({"a": {"dtype": "U8", "shape": [2]}}, b"xx"),
     "one offset": built({"a": {**GOOD, "data_offsets": [2]}}, b"xx"),
