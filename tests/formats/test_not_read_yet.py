@@ -19,7 +19,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*nested tensors.*:UserWarning"),
     pytest.mark.filterwarnings("ignore:.*quantiz.*"),
     pytest.mark.filterwarnings("ignore:TypedStorage is deprecated"),
-    pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning"),
 ]
 
 
@@ -191,12 +190,6 @@ def test_objects_without_tensors_are_values(save, tmp_path):
     assert "config" in dict(tk.convert(path, tmp_path / "out.safetensors").left_out)
 
 
-def torchscript():
-    buffer = io.BytesIO()
-    torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 2), torch.ones(1, 2)), buffer)
-    return buffer.getvalue()
-
-
 def package():
     buffer = io.BytesIO()
     with torch.package.PackageExporter(buffer) as exporter:
@@ -235,7 +228,6 @@ def plain_zip():
 
 
 FILES = {
-    torchscript: "TorchScript",
     package: "torch.package",
     exported: "exported program",
     tar: "tar archive",

@@ -15,6 +15,13 @@ TRAINING = "training_checkpoint"
 WHOLE_MODEL = "whole_model"
 OTHER = "values"
 
+# Containers that say by themselves what they hold, and who writes them.
+_DECLARED = {
+    "torchscript": ("torchscript", "torch.jit.save"),
+    "torch_package": ("package", "torch.package"),
+    "pt2": ("exported_program", "torch.export.save"),
+}
+
 # (writer, keys that must be there, keys of which one must be there)
 _WRITERS: tuple[tuple[str, frozenset[str], frozenset[str]], ...] = (
     ("Lightning", frozenset({"state_dict", "pytorch-lightning_version"}), frozenset()),
@@ -46,6 +53,8 @@ _TRAINING_KEYS = frozenset(
 
 def kind_of(contents: Contents, index: Index, parts: dict[str, Part]) -> str:
     """One of the kinds above."""
+    if contents.format in _DECLARED:
+        return _DECLARED[contents.format][0]
     root = contents.lens(contents.root)
     if isinstance(root, Inert):
         return WHOLE_MODEL if root.unread == "object" else OTHER
@@ -87,6 +96,10 @@ def _serialiser(contents: Contents) -> str:
     if contents.format == "dcp":
         version = f" (version {facts['version']})" if "version" in facts else ""
         return f"torch.distributed.checkpoint{version}"
+    if contents.format in _DECLARED:
+        return _DECLARED[contents.format][1]
+    if contents.format == "bundle":
+        return "an archive of model files"
     if contents.format.endswith("safetensors"):
         framework = contents.metadata.get("format", "")
         return f"safetensors ({framework})" if framework else "safetensors"

@@ -22,7 +22,8 @@ _EMA = re.compile(
 )
 _NOT_WEIGHTS = re.compile(
     r"optim|sched|scaler|(^|_)rng|random_state|callback|(^|_)loops?$|hyper|(^|_)args?$|config|epoch"
-    r"|(^|_)loss|metric|history|(^|_)sampler|(^|_)amp($|_)|criterion|counter|(^|_)steps?$",
+    r"|(^|_)loss|metric|history|(^|_)sampler|(^|_)amp($|_)|criterion|counter|(^|_)steps?$"
+    r"|^(attributes|constants|traced_inputs|sample_inputs)$",
     re.IGNORECASE,
 )
 

@@ -45,6 +45,7 @@ class ZipReading:
         self.storages: dict[str, Storage] = {}
         self.facts = {"root": archive.root or ""}
         self._known: set[int] = set()
+        self._expected: set[int] = set()
         self._stored: dict[int, str] = {}
         self._audited = False
 
@@ -96,6 +97,10 @@ class ZipReading:
         self.programs.append((member.name, program))
         return program
 
+    def expect(self, member: ZipMember) -> None:
+        """A pickle that belongs where it is and that only the audit reads."""
+        self._expected.add(member.index)
+
     @property
     def swapped(self) -> bool:
         """Whether the bytes of the storages are big-endian."""
@@ -105,7 +110,9 @@ class ZipReading:
         """The storages that `program` names, found as `table` finds them (torch.save's unless)."""
         table = table or Storages(self.archive, swapped=self.swapped)
         table.register(program.persistents)
-        self.storages.update(table.by_key)
+        self.storages.update(
+            (label, found) for label, found in table.by_key.items() if found.device != "hollow"
+        )
         for label, member in table.members.items():
             self._stored.setdefault(member.index, label)
         return table
@@ -204,6 +211,9 @@ class ZipReading:
                     self.unreadable.append((member.name, error))
 
     def _look(self, member: ZipMember) -> None:
+        if member.index in self._expected:
+            self.program(member)
+            return
         head = self._head(member)
         if is_program(head, self.limits):
             self.note("nested-pickle", _HIDDEN, member.name, member.header_offset)

@@ -18,7 +18,10 @@ class Storages:
 
     `label` makes the key by which the checkpoint knows a storage: several pickles of one archive
     may number theirs alike. `swapped` says that the bytes are big-endian. `numbered`: keys are
-    integers, as torch.package writes them. `where` is the pickle, for what is odd about it.
+    integers, as torch.package writes them. `hollow`: members may be empty, as those of traced
+    inputs are: such a storage is of the device "hollow". `reductions`: ids that make
+    torch.package call a function are no storages, and no mistake either. `where` is the pickle,
+    for what is odd about it.
     """
 
     def __init__(
@@ -30,6 +33,8 @@ class Storages:
         label: str = "{}",
         where: str = "data.pkl",
         numbered: bool = False,
+        hollow: bool = False,
+        reductions: bool = False,
     ) -> None:
         self.archive = archive
         self.by_key: dict[str, Storage] = {}
@@ -39,6 +44,8 @@ class Storages:
         self._label = label
         self._where = where
         self._numbered = numbered
+        self._hollow = hollow
+        self._reductions = reductions
         self._dtypes: dict[str, DType | None] = {}
         self._keys: dict[int, str] = {}
 
@@ -54,6 +61,8 @@ class Storages:
 
     def _register(self, persistent: Persistent) -> None:
         pid = persistent.pid
+        if self._reductions and isinstance(pid, tuple) and pid and pid[0] == "reduce_package":
+            return
         if not isinstance(pid, tuple) or len(pid) != 5 or pid[0] != "storage":
             self._odd("persistent-id", "a persistent id that is no storage of torch's", persistent)
             return
@@ -94,6 +103,8 @@ class Storages:
         elif member is None:
             self._odd("storage-missing", f"storage {key!r} is not in the archive", persistent)
             nbytes = 0
+        elif self._hollow and member.size == 0:
+            location = "hollow"
         elif member.size < nbytes:
             what = f"storage {key!r} of {nbytes} bytes in a member of {member.size}"
             self._odd("numel-larger-than-record", what, persistent)

@@ -13,7 +13,7 @@ from typing import Protocol
 from tensorkeep.archives.zip import ZipArchive, read_directory
 from tensorkeep.errors import Unsupported
 from tensorkeep.facts import Anomaly, Limits
-from tensorkeep.formats import bundle, torch_zip
+from tensorkeep.formats import bundle, torch_package, torch_zip, torchscript
 from tensorkeep.formats._zip_reading import is_zip
 from tensorkeep.formats.contents import Contents, Parts
 from tensorkeep.stores import Blob
@@ -36,7 +36,7 @@ class Kind(Protocol):
 
 
 # The last one takes any zip.
-KINDS: tuple[Kind, ...] = (torch_zip, bundle)
+KINDS: tuple[Kind, ...] = (torchscript, torch_package, torch_zip, bundle)
 
 
 def identify(blob: Blob, head: bytes) -> bool:
@@ -59,8 +59,6 @@ def read(blob: Blob, limits: Limits, parts: Parts) -> Contents:
 
 def _refuse(archive: ZipArchive) -> None:
     others = {
-        "constants.pkl": "a TorchScript archive",
-        ".data/extern_modules": "a torch.package archive",
         "archive_format": "an exported program (.pt2)",
     }
     for name, kind in others.items():

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sized
 
 from tensorkeep.pickles import Call, Effect, Extension, Global, Import, Persistent, describe
 from tensorkeep.scanning._danger_names import RESOLVES
-from tensorkeep.scanning.allowlist import Entry, entry_for_call, entry_of, kind_of
+from tensorkeep.scanning.allowlist import Entry, entry_of, kind_of
 from tensorkeep.scanning.dangerous import attribute_danger, danger, is_dunder
+from tensorkeep.scanning.dialects import Dialect
 from tensorkeep.scanning.words import Collector, Place
 
 # What the opcode would call on an object that is no list, dict or set.
@@ -32,8 +33,11 @@ class Trace:
     memo lets a few bytes name the same long list again and again.
     """
 
-    def __init__(self, collector: Collector, where: str, size: int) -> None:
+    def __init__(
+        self, collector: Collector, where: str, size: int, dialect: Dialect | None = None
+    ) -> None:
         self._collector = collector
+        self._dialect = dialect or Dialect()
         self._where = where
         self._budget = 16 * size + (1 << 16)
         self._entries: dict[Global, Entry | None] = {}
@@ -85,13 +89,15 @@ class Trace:
 
     def _entry(self, name: Global) -> Entry | None:
         if name not in self._entries:
-            self._entries[name] = entry_of(name)
+            self._entries[name] = self._dialect.entry(name)
         return self._entries[name]
 
     def _import(self, event: Import) -> None:
         target = event.target
         if isinstance(target, Extension):
             return self._add("pickle/extension", str(target.code), event.offset, event)
+        if self._dialect.runs_package_code(target):
+            return self._add("package/own-code", target.qualified, event.offset, event)
         entry = self._entry(target)
         if entry is not None:
             self._unmentionable = self._unmentionable or not entry.reference
@@ -122,6 +128,8 @@ class Trace:
         if not isinstance(func, Global):
             rule = "pickle/extension" if isinstance(func, Extension) else "pickle/call-of-value"
             return self._add(rule, "", call.offset, call)
+        if self._dialect.runs_package_code(func):
+            return None  # importing it says it all
         entry = self._entry(func)
         if entry is None:
             return self._unlisted(call, func)
@@ -171,7 +179,7 @@ class Trace:
         target = effect.target
         if not isinstance(target, Call):
             return self._report(_outside(target), effect)
-        entry = entry_for_call(target)
+        entry = self._dialect.entry_for(target)
         if entry is None:
             rule = _odd_state(effect)
             return self._report(rule, effect) if rule else None

@@ -12,6 +12,8 @@ from tensorkeep.checkpoints.checkpoint import Checkpoint
 from tensorkeep.errors import TensorkeepError
 from tensorkeep.facts import Anomaly, Finding, Limits, Verdict
 from tensorkeep.formats.contents import Contents
+from tensorkeep.scanning.code import judge_code
+from tensorkeep.scanning.dialects import Dialect
 from tensorkeep.scanning.explaining import Explained, programs_of
 from tensorkeep.scanning.reports import FileReport
 from tensorkeep.scanning.rules import judge_anomalies, judge_error, judge_program
@@ -41,8 +43,10 @@ def judge_contents(contents: Contents) -> list[Finding]:
 def _own(contents: Contents, more: Iterable[Anomaly]) -> list[Finding]:
     """What is said about `contents` itself; `more` are anomalies that its audit has met."""
     findings = []
+    dialect = Dialect(contents.dialect, contents.own)
     for where, program in contents.programs:
-        findings += judge_program(program, where)
+        findings += judge_program(program, where, dialect=dialect)
+    findings += judge_code(contents.code())
     findings += judge_anomalies(list(dict.fromkeys([*contents.anomalies, *more])), "")
     own = {id(program.error) for _, program in contents.programs}
     own |= {id(error) for _, error in contents.unreadable}

@@ -15,6 +15,7 @@ from tensorkeep.pickles import Call, Effect, Global, Persistent, Program, descri
 from tensorkeep.scanning._anomalies import rule_for
 from tensorkeep.scanning._trace import Trace
 from tensorkeep.scanning.allowlist import entry_for_call, entry_of, kind_of
+from tensorkeep.scanning.dialects import Dialect
 from tensorkeep.scanning.words import RULES, Collector, Place, finding
 
 __all__ = ["RULES", "judge_anomalies", "judge_error", "judge_persistent", "judge_program"]
@@ -30,19 +31,27 @@ _MOST_READ = 10_000
 
 
 def judge_program(
-    program: Program, where: str, *, persistent: Callable[[object], bool] | None = None
+    program: Program,
+    where: str,
+    *,
+    persistent: Callable[[object], bool] | None = None,
+    dialect: Dialect | None = None,
 ) -> list[Finding]:
     """Everything to be said about one pickle: trace, persistent ids, anomalies and error.
 
     `where` names the member ("archive/data.pkl"); the byte is added. `persistent` says which
-    persistent ids are in order (torch's storages unless given).
+    persistent ids are in order (torch's storages unless given), `dialect` who runs the program
+    (Python unless given).
     """
     collector = Collector()
-    trace = Trace(collector, where, program.end - program.start)
+    dialect = dialect or Dialect()
+    trace = Trace(collector, where, program.end - program.start, dialect)
     trace.judge(program.trace)
     trace.mentions(_roots(program))
     _changed_later(collector, program, where)
-    _persistents(collector, trace, program.persistents, persistent or judge_persistent)
+    plain = [node for node in program.persistents if not _reduced(collector, trace, node, dialect)]
+    in_order = persistent or (lambda pid: judge_persistent(dialect.numbered(pid)))
+    _persistents(collector, trace, plain, in_order)
     found = collector.result()
     found += judge_anomalies(program.anomalies, where, default="pickle/odd-structure")
     if program.error is not None:
@@ -124,6 +133,20 @@ def _persistents(
                 trace.place(node.offset),
                 lambda pid=pid: f"would ask the loader for {describe(pid, 200)}",  # type: ignore[misc]
             )
+
+
+def _reduced(collector: Collector, trace: Trace, node: Persistent, dialect: Dialect) -> bool:
+    """Whether the id makes torch.package call a function; if so, it is judged."""
+    found = dialect.reduction(node.pid)
+    if found is not None and found[0]:
+        rule, name, why = found
+        what = partial(_called, node.pid)
+        collector.add(rule, name, trace.place(node.offset), what, why)
+    return found is not None
+
+
+def _called(pid: object) -> str:
+    return f"would make torch.package's importer call {describe(pid, 200)}"
 
 
 def judge_persistent(pid: object) -> bool:

@@ -1,0 +1,129 @@
+"""Judges programs in text that a container carries: TorchScript's code, Python source, binaries.
+
+Nothing is run or compiled. TorchScript can only call its operators: those that compute are
+harmless, the table names those that do not, and a namespace that is not torch's own can be
+anything. Python source can do anything at all.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from tensorkeep.facts import Finding
+from tensorkeep.formats.contents import Code
+from tensorkeep.scanning._operators import COMPUTES, HARMFUL, KNOWN_NAMESPACES
+from tensorkeep.scanning.dangerous import danger
+from tensorkeep.scanning.words import Collector, Place
+
+_OUTSIDE = "code/reaches-outside"
+_UNKNOWN = "code/unknown-operator"
+
+# What torch writes has a name on one line. Whatever splits one over several, or hides one behind
+# an alias, is at least suspicious, so that nothing here must follow lines, comments or strings.
+_DOT = r"[ \t]*\.[ \t]*"
+_OPERATOR = re.compile(rf"\bops{_DOT}([A-Za-z_]\w*){_DOT}([A-Za-z_]\w*)")
+_ALIAS = re.compile(rf"(?<![\w.])(ops|torch)\b(?!{_DOT}[A-Za-z_])")
+_LOOKUP = re.compile(r'\bgetattr\s*\([^"\'\n]{0,400}["\']([^"\'\n]{0,400})["\']')
+_IGNORED = re.compile(r"(?:\A|[\s=(,\[])\^[A-Za-z_]")
+_STRING = re.compile(r'"(?:[^"\\\n]|\\.)*"|\'(?:[^\'\\\n]|\\.)*\'')
+_ODD_STRINGS = ('"""', "'''", "\\\n")
+_SHORT = {name.partition("::")[2]: name for name in HARMFUL}
+_WORDS = re.compile(r"\b(" + "|".join(sorted(_SHORT)) + r")\b")
+_OF_TORCH = re.compile(rf"\b(?:torch|prim){_DOT}$|\bops{_DOT}\w+{_DOT}$")
+_ATTRIBUTE = re.compile(rf"{_DOT}$|\n[ \t]*$")
+_ASSIGNED = re.compile(r"[ \t]*[=:]")
+_DEFINED = re.compile(r"\bdef\s+(\w+)\s*\(")
+_BEFORE = 200  # characters looked at in front of a word
+
+# Names in Python source that are worth a mention; the verdict does not rest on them.
+_PYTHON = re.compile(r"\b((?:[A-Za-z_]\w{0,60}\.){0,3}[A-Za-z_]\w{0,60})\s*\(")
+_MOST_NAMES = 5
+
+
+def judge_code(programs: Iterable[Code]) -> list[Finding]:
+    """What is to be said about the programs of one container."""
+    collector = Collector()
+    codes = list(programs)
+    own = {
+        name
+        for code in codes
+        if code.language == "torchscript"
+        for name in _DEFINED.findall(code.text)
+    }
+    for code in codes:
+        if code.language == "torchscript":
+            _script(collector, code, own)
+        elif code.language == "python":
+            _python(collector, code)
+        else:
+            place = Place(code.where)
+            collector.add("container/native-code", "", place, lambda: "compiled code for a machine")
+    return collector.result()
+
+
+def _script(collector: Collector, code: Code, own: set[str]) -> None:
+    for match in _OPERATOR.finditer(code.text):
+        namespace, name = match.groups()
+        full = f"{namespace}::{name}"
+        if full not in HARMFUL and namespace not in KNOWN_NAMESPACES and full not in COMPUTES:
+            what = f"would call the operator {full}"
+            _add(collector, _UNKNOWN, full, code, match.start(), what)
+    for match in _WORDS.finditer(code.text):
+        _word(collector, code, match, own)
+    for match in _LOOKUP.finditer(code.text):
+        if "\\" in match[1]:
+            what = "would look up an attribute by a name written in escapes"
+            _add(collector, _UNKNOWN, "getattr", code, match.start(), what)
+    plain = _without_strings(code.text)
+    for pattern, what in (
+        (_ALIAS, "gives the operators another name, by which any of them can be called"),
+        (_IGNORED, "would call a function of Python"),
+    ):
+        for match in pattern.finditer(plain):
+            _add(collector, _UNKNOWN, what, code, match.start(), what)
+
+
+def _without_strings(text: str) -> str:
+    """The text with its strings blank, unless it has some that torch does not write."""
+    if any(odd in text for odd in _ODD_STRINGS):
+        return text
+    return _STRING.sub(lambda found: '"' + " " * (len(found[0]) - 2) + '"', text)
+
+
+def _word(collector: Collector, code: Code, match: re.Match[str], own: set[str]) -> None:
+    """A word that is the name of a harmful operator: is it one here?"""
+    word = match[1]
+    before = code.text[max(0, match.start() - _BEFORE) : match.start()]
+    after = code.text[match.end() : match.end() + 8]
+    full, reason = _SHORT[word], HARMFUL[_SHORT[word]]
+    quoted = before.endswith(('"', "'")) and after.startswith(("'", '"'))
+    if _OF_TORCH.search(before):
+        what = f"would call {full}"
+        return _add(collector, _OUTSIDE, full, code, match.start(), what, f"{full} {reason}")
+    attribute = _ATTRIBUTE.search(before) and not _ASSIGNED.match(after)
+    if attribute or (quoted and "getattr" in before):
+        # x.save(...) on a tensor is the operator; on an object with a method of that name, it.
+        rule = _UNKNOWN if word in own else _OUTSIDE
+        what = f"may call {full} as a method"
+        return _add(collector, rule, full, code, match.start(), what, f"{full} {reason}")
+    return None
+
+
+def _add(
+    collector: Collector, rule: str, about: str, code: Code, at: int, what: str, why: str = ""
+) -> None:
+    collector.add(rule, about, Place(code.where, at), lambda: what, why)
+
+
+def _python(collector: Collector, code: Code) -> None:
+    names = dict.fromkeys(_PYTHON.findall(code.text))
+    harmful = [name for name in names if _harm(name)][:_MOST_NAMES]
+    mention = f"; it calls {', '.join(harmful)}" if harmful else ""
+    what = f"{len(code.text.encode('utf-8', 'replace'))} bytes of Python source{mention}"
+    collector.add("code/python-source", "", Place(code.where), lambda: what)
+
+
+def _harm(name: str) -> str:
+    module, _, last = name.rpartition(".")
+    return danger(module or "builtins", last)

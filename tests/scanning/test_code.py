@@ -1,0 +1,95 @@
+"""TorchScript's operators and Python source, judged without running any of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from tensorkeep.formats.contents import Code
+from tensorkeep.scanning.code import judge_code
+
+OUTSIDE, UNKNOWN = "code/reaches-outside", "code/unknown-operator"
+
+
+def rules(text, language="torchscript"):
+    return [found.rule for found in judge_code([Code("code/__torch__.py", language, text)])]
+
+
+HARMLESS = [
+    "torch.add(x, 1)",
+    "ops.quantized.linear_dynamic(x, y)",
+    'ops.prim.RaiseException("cannot save: torch wants ops, see torch", "builtins.Error")',
+    "ops.torchvision.nms(boxes, scores, 0.5)",
+    'device=torch.device("cpu")',
+    "weight : __torch__.torch.nn.modules.linear.Linear",
+    "saved = torch.relu(x)",
+    "save = torch.relu(x)",
+    "_0 = __torch__.save.f",
+]
+
+
+@pytest.mark.parametrize("line", HARMLESS)
+def test_operators_that_compute(line):
+    assert rules(f"def f(x: Tensor) -> Tensor:\n  {line}\n  return x\n") == [] or ".save." in line
+
+
+HARMFUL = [
+    'torch.save(x, "/tmp/x")',
+    'torch . save(x, "/tmp/x")',
+    'ops.aten.save(x, "/tmp/x")',
+    'x.save("/tmp/x")',
+    "f = torch.save",
+    'getattr(torch, "save")(x, "/tmp/x")',
+    '(torch.  # a comment\n  save(x, "/tmp/x"))',
+    '(torch.\n\n\n  save)(x, "/tmp/x")',
+    'torch.from_file("/etc/passwd", False, 10)',
+    "ops.prim.rpc_sync(x)",
+    "ops.image.read_file(x)",
+    "ops.inductor._reinterpret_tensor(x, [1], [1], 0)",
+]
+
+
+@pytest.mark.parametrize("line", HARMFUL)
+def test_operators_that_reach_outside(line):
+    assert OUTSIDE in rules(f"def f(x: Tensor) -> Tensor:\n  {line}\n  return x\n")
+
+
+ODD = [
+    "ops.mine.anything(x)",
+    "o = ops\n  o.mine.anything(x)",
+    "t = torch\n  t.add(x, 1)",
+    "(ops.\n  mine.anything(x))",
+    'getattr(torch, "sa\\x76e")(x)',
+    "^python_function()(x)",
+    '"""a " """; o = ops; """ " """',
+]
+
+
+@pytest.mark.parametrize("line", ODD)
+def test_what_is_not_torchs_own_or_hides_itself(line):
+    assert UNKNOWN in rules(f"def f(x: Tensor) -> Tensor:\n  {line}\n  return x\n")
+
+
+def test_a_method_of_the_archives_own_is_no_operator():
+    text = "class A(Module):\n  def save(self, x: Tensor) -> Tensor:\n    return x\n"
+    assert rules(text) == []
+    assert rules(text + "  def f(self, x: Tensor):\n    return (self).save(x, )\n") == [UNKNOWN]
+
+
+def test_python_source_says_what_it_calls():
+    text = "import os\ndef handle(x):\n    os.system('echo')\n    return eval(x)\n"
+    (found,) = judge_code([Code("handler.py", "python", text)])
+    assert (found.rule, found.severity) == ("code/python-source", "suspicious")
+    assert "os.system, eval" in found.what
+
+
+def test_compiled_code():
+    (found,) = judge_code([Code("lib.so", "native", "")])
+    assert (found.rule, found.severity) == ("container/native-code", "suspicious")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["ops#" * 200_000, "torch.\n" * 100_000, '"' * 400_000, "ops." * 200_000, "^a" * 200_000],
+)
+def test_any_text_is_judged_in_linear_time(text):
+    assert len(rules(text)) < 20
