@@ -190,13 +190,6 @@ def test_objects_without_tensors_are_values(save, tmp_path):
     assert "config" in dict(tk.convert(path, tmp_path / "out.safetensors").left_out)
 
 
-def package():
-    buffer = io.BytesIO()
-    with torch.package.PackageExporter(buffer) as exporter:
-        exporter.save_pickle("weights", "weights.pkl", {"w": torch.ones(2)})
-    return buffer.getvalue()
-
-
 def exported():
     buffer = io.BytesIO()
     torch.export.save(torch.export.export(torch.nn.Linear(2, 2), (torch.ones(1, 2),)), buffer)
@@ -228,7 +221,6 @@ def plain_zip():
 
 
 FILES = {
-    package: "torch.package",
     exported: "exported program",
     tar: "tar archive",
     gguf: "GGUF",
