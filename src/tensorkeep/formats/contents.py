@@ -171,7 +171,11 @@ Lens = Callable[[object], object]
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """A program in text that a container carries: `language` is "python" or "torchscript"."""
+    """Code that a container carries and that is no pickle.
+
+    `language`: "python", "torchscript", "exported" (one request of a graph a line: its kind, and
+    the text as JSON) or "native" (compiled; `text` is empty).
+    """
 
     where: str
     language: str

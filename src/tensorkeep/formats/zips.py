@@ -11,9 +11,8 @@ from __future__ import annotations
 from typing import Protocol
 
 from tensorkeep.archives.zip import ZipArchive, read_directory
-from tensorkeep.errors import Unsupported
 from tensorkeep.facts import Anomaly, Limits
-from tensorkeep.formats import bundle, torch_package, torch_zip, torchscript
+from tensorkeep.formats import bundle, pt2, torch_package, torch_zip, torchscript
 from tensorkeep.formats._zip_reading import is_zip
 from tensorkeep.formats.contents import Contents, Parts
 from tensorkeep.stores import Blob
@@ -36,7 +35,7 @@ class Kind(Protocol):
 
 
 # The last one takes any zip.
-KINDS: tuple[Kind, ...] = (torchscript, torch_package, torch_zip, bundle)
+KINDS: tuple[Kind, ...] = (torchscript, pt2, torch_package, torch_zip, bundle)
 
 
 def identify(blob: Blob, head: bytes) -> bool:
@@ -47,7 +46,6 @@ def identify(blob: Blob, head: bytes) -> bool:
 def read(blob: Blob, limits: Limits, parts: Parts) -> Contents:
     """The checkpoint in `blob`, without its tensor bytes. Raises `ReadError`."""
     archive = read_directory(blob, limits)
-    _refuse(archive)
     claimed = [kind for kind in KINDS[:-1] if kind.claims(archive)] or [KINDS[-1]]
     contents = claimed[0].read_archive(archive, limits, parts)
     if len(claimed) > 1:
@@ -55,17 +53,3 @@ def read(blob: Blob, limits: Limits, parts: Parts) -> Contents:
         archive.anomalies.append(Anomaly("two-kinds", what))
         list(contents.audit(False))  # it adds every pickle in the archive to the programs
     return contents
-
-
-def _refuse(archive: ZipArchive) -> None:
-    others = {
-        "archive_format": "an exported program (.pt2)",
-    }
-    for name, kind in others.items():
-        if archive.root is not None and archive.holds(f"{archive.root}/{name}"):
-            raise Unsupported(
-                archive.blob.name,
-                expected="weights as torch.save writes them",
-                got=kind,
-                remedy="This version does not read it yet; nothing in it was run.",
-            )

@@ -1,4 +1,4 @@
-"""Judges programs in text that a container carries: TorchScript's code, Python source, binaries.
+"""Judges the code that a container carries: TorchScript, graphs, Python source, binaries.
 
 Nothing is run or compiled. TorchScript can only call its operators: those that compute are
 harmless, the table names those that do not, and a namespace that is not torch's own can be
@@ -14,6 +14,7 @@ from tensorkeep.facts import Finding
 from tensorkeep.formats.contents import Code
 from tensorkeep.scanning._operators import COMPUTES, HARMFUL, KNOWN_NAMESPACES
 from tensorkeep.scanning.dangerous import danger
+from tensorkeep.scanning.exported import requests_of
 from tensorkeep.scanning.words import Collector, Place
 
 _OUTSIDE = "code/reaches-outside"
@@ -56,6 +57,9 @@ def judge_code(programs: Iterable[Code]) -> list[Finding]:
             _script(collector, code, own)
         elif code.language == "python":
             _python(collector, code)
+        elif code.language == "exported":
+            for rule, about, what, why in requests_of(code):
+                collector.add(rule, about, Place(code.where), lambda what=what: what, why)  # type: ignore[misc]
         else:
             place = Place(code.where)
             collector.add("container/native-code", "", place, lambda: "compiled code for a machine")

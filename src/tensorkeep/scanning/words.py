@@ -232,14 +232,14 @@ _TABLE = (
     RuleText(
         "code/reaches-outside",
         "dangerous",
-        "TorchScript that reaches files, processes or memory",
-        "The operator does more than compute",
+        "Code that reaches files, processes or memory",
+        "What it calls does more than compute",
         _LEAVE,
     ),
     RuleText(
         "code/unknown-operator",
         "suspicious",
-        "TorchScript that calls what is not torch's own",
+        "A call of what is not torch's own",
         "What a custom operator does depends on the library that registers it",
         _ASK,
     ),
