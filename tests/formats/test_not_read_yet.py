@@ -193,6 +193,9 @@ def test_objects_without_tensors_are_values(save, tmp_path):
 def exported():
     buffer = io.BytesIO()
     torch.export.save(torch.export.export(torch.nn.Linear(2, 2), (torch.ones(1, 2),)), buffer)
+def legacy():
+    buffer = io.BytesIO()
+    torch.save({"w": torch.ones(2)}, buffer, _use_new_zipfile_serialization=False)
     return buffer.getvalue()
 
 
@@ -222,6 +225,7 @@ def plain_zip():
 
 FILES = {
     exported: "exported program",
+    legacy: "before torch 1.6",
     tar: "tar archive",
     gguf: "GGUF",
     numpy_file: "numpy",

@@ -69,8 +69,9 @@ def _target(name: str) -> tuple[str, str] | None:
 
 
 def _name(name: str) -> tuple[str, str]:
-    module, _, last = name.rpartition(".")
-    words = danger(module, last)
+    # Looked up from the outermost module inwards, one attribute at a time.
+    module, _, rest = name.partition(".")
+    words = danger(module, rest)
     return (OUTSIDE, f"{name} {words}") if words else (UNKNOWN, "")
 
 
