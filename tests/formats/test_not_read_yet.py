@@ -19,6 +19,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*nested tensors.*:UserWarning"),
     pytest.mark.filterwarnings("ignore:.*quantiz.*"),
     pytest.mark.filterwarnings("ignore:TypedStorage is deprecated"),
+    pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning"),
 ]
 
 
@@ -190,15 +191,6 @@ def test_objects_without_tensors_are_values(save, tmp_path):
     assert "config" in dict(tk.convert(path, tmp_path / "out.safetensors").left_out)
 
 
-def exported():
-    buffer = io.BytesIO()
-    torch.export.save(torch.export.export(torch.nn.Linear(2, 2), (torch.ones(1, 2),)), buffer)
-def legacy():
-    buffer = io.BytesIO()
-    torch.save({"w": torch.ones(2)}, buffer, _use_new_zipfile_serialization=False)
-    return buffer.getvalue()
-
-
 def tar():
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
@@ -224,8 +216,6 @@ def plain_zip():
 
 
 FILES = {
-    exported: "exported program",
-    legacy: "before torch 1.6",
     tar: "tar archive",
     gguf: "GGUF",
     numpy_file: "numpy",

@@ -9,28 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tensorkeep.facts import Finding, Severity
+from tensorkeep.facts import Finding
+from tensorkeep.scanning._rule_texts import AGAIN, ASK, CODE_RULES, CONVERT, LEAVE, WRITE, RuleText
 
-_ASK = "Ask whoever made the file what it is for; load only the weights, or convert the file."
-_LEAVE = "Do not load this file with torch.load or pickle; get the weights from somewhere else."
-_AGAIN = "Get the file again from where it came."
-_CONVERT = (
-    "The weights do not need the class: `tensorkeep convert model.pth model.safetensors` writes "
-    "them to a file that runs nothing."
-)
-_WRITE = "Write the file anew with torch.save or tensorkeep convert, and compare the two."
-
-
-@dataclass(frozen=True, slots=True)
-class RuleText:
-    """What a rule says wherever it is broken."""
-
-    rule: str
-    severity: Severity
-    title: str
-    why: str
-    remedy: str
-
+__all__ = ["RULES", "Collector", "Place", "RuleText", "finding", "shorten"]
 
 _TABLE = (
     RuleText(
@@ -38,238 +20,204 @@ _TABLE = (
         "dangerous",
         "A call that does harm",
         "The function is known to reach outside the file",
-        _LEAVE,
+        LEAVE,
     ),
     RuleText(
         "pickle/dangerous-import",
         "dangerous",
         "A name that does harm",
         "No model needs this name, and whoever holds it can call it",
-        _LEAVE,
+        LEAVE,
     ),
     RuleText(
         "pickle/changes-global",
         "dangerous",
         "A change to something outside the file",
         "It would change a class, a function or a shared value for the whole process",
-        _LEAVE,
+        LEAVE,
     ),
     RuleText(
         "pickle/writes-storage",
         "dangerous",
         "A write into the bytes of a tensor",
         "No writer does this, and it can reach memory outside the tensor",
-        _LEAVE,
+        LEAVE,
     ),
     RuleText(
         "pickle/amplification",
         "dangerous",
         "A small file that asks for much time or memory",
         "Loading it would exhaust the machine",
-        _LEAVE,
+        LEAVE,
     ),
     RuleText(
         "pickle/unknown-call",
         "suspicious",
         "A call that is not on the allowlist",
         "What this function or class does when it is called is not known here",
-        _ASK,
+        ASK,
     ),
     RuleText(
         "pickle/unknown-class",
         "suspicious",
         "An object of a class that is not on the allowlist",
         "Loading imports the module of the class and runs its code, which is not in the file",
-        _CONVERT,
+        CONVERT,
     ),
     RuleText(
         "pickle/kept-hook",
         "suspicious",
         "A function that a module would call later",
         "Hooks run when the module is called, trained, saved or loaded",
-        _CONVERT,
+        CONVERT,
     ),
     RuleText(
         "pickle/unknown-import",
         "suspicious",
         "A name that is not on the allowlist",
         "Importing a module runs it, and what this one does is not known here",
-        _ASK,
+        ASK,
     ),
     RuleText(
         "pickle/dotted-name",
         "suspicious",
         "A name that walks from object to object",
         "A dotted name can reach any function that a module has imported",
-        _ASK,
+        ASK,
     ),
     RuleText(
         "pickle/attribute-lookup",
         "suspicious",
         "An attribute looked up by getattr",
         "Protocol 2 writes nested classes so, and an attack writes any function so",
-        _ASK,
+        ASK,
     ),
     RuleText(
         "pickle/call-of-value",
         "suspicious",
         "A call of something computed",
         "What is called is made while the file is read, so no list can name it",
-        _ASK,
+        ASK,
     ),
     RuleText(
         "pickle/odd-arguments",
         "suspicious",
         "An allowlisted name, used as no writer uses it",
         "The name is harmless only with the arguments that honest writers give it",
-        _WRITE,
+        WRITE,
     ),
     RuleText(
         "pickle/odd-effect",
         "suspicious",
         "A change to an object that no writer makes",
         "The object's class may run code when it is changed so",
-        _WRITE,
+        WRITE,
     ),
     RuleText(
         "pickle/slot-state",
         "suspicious",
         "Attributes set one by one through setattr",
         "Slot state calls setattr, which sets what plain state cannot reach",
-        _ASK,
+        ASK,
     ),
     RuleText(
         "pickle/shadowing-key",
         "suspicious",
         "An attribute that hides a method",
         "Later steps, or later code, would call what the file put there",
-        _LEAVE,
+        LEAVE,
     ),
     RuleText(
         "pickle/extension",
         "suspicious",
         "A name out of copyreg's extension registry",
         "What the number means depends on the process that loads the file",
-        _ASK,
+        ASK,
     ),
     RuleText(
         "pickle/misplaced-reference",
         "suspicious",
         "A function kept as a value",
         "The name is harmless when the file calls it; here it is kept for others to call",
-        _ASK,
+        ASK,
     ),
     RuleText(
         "pickle/persistent-id",
         "suspicious",
         "A reference that torch does not write",
         "Torch writes ('storage', type, key, location, length) with a storage type of its own",
-        _WRITE,
+        WRITE,
     ),
     RuleText(
         "pickle/odd-structure",
         "suspicious",
         "A pickle laid out as no pickler does",
         "Honest pickles are written by programs that never do this; scanners have been fooled so",
-        _WRITE,
+        WRITE,
     ),
     RuleText(
         "container/ambiguous",
         "suspicious",
         "Two readers would read different bytes",
         "What is scanned by one program may not be what another one loads",
-        _WRITE,
+        WRITE,
     ),
     RuleText(
         "container/bad-checksum",
         "suspicious",
         "A checksum that does not match",
         "The bytes were changed after they were written, by accident or on purpose",
-        _AGAIN,
+        AGAIN,
     ),
     RuleText(
         "container/hidden-bytes",
         "suspicious",
         "Bytes that belong to nothing",
         "Something can be hidden where no member of the container lies",
-        _WRITE,
+        WRITE,
     ),
     RuleText(
         "container/hidden-pickle",
         "suspicious",
         "A pickle where none belongs",
         "A program that looks there would run it",
-        _ASK,
+        ASK,
     ),
     RuleText(
         "container/path-traversal",
         "dangerous",
         "A name that leads out of the folder",
         "Unpacking or following it would touch files elsewhere",
-        _LEAVE,
+        LEAVE,
     ),
     RuleText(
         "container/odd",
         "suspicious",
         "A container that no honest writer makes",
         "Other programs may read it in another way",
-        _WRITE,
+        WRITE,
     ),
     RuleText(
         "container/amplification",
         "dangerous",
         "A small file that unpacks to a huge one",
         "Reading it would exhaust the machine",
-        _LEAVE,
+        LEAVE,
     ),
-    RuleText(
-        "container/native-code",
-        "suspicious",
-        "Compiled code",
-        "A loader hands it to the processor, and no reader can tell what it does",
-        _ASK,
-    ),
-    RuleText(
-        "code/reaches-outside",
-        "dangerous",
-        "Code that reaches files, processes or memory",
-        "What it calls does more than compute",
-        _LEAVE,
-    ),
-    RuleText(
-        "code/unknown-operator",
-        "suspicious",
-        "A call of what is not torch's own",
-        "What a custom operator does depends on the library that registers it",
-        _ASK,
-    ),
-    RuleText(
-        "code/python-source",
-        "suspicious",
-        "Python source that a loader would run",
-        "It can do whatever the process may do",
-        _ASK,
-    ),
-    RuleText(
-        "package/own-code",
-        "suspicious",
-        "A pickle that imports the package's own source",
-        "Loading it runs a module that the package carries",
-        _ASK,
-    ),
+    *CODE_RULES,
     RuleText(
         "tensor/out-of-bounds",
         "dangerous",
         "A tensor that reaches outside its bytes",
         "A loader that believes it would read or corrupt memory",
-        _LEAVE,
+        LEAVE,
     ),
     RuleText(
         "tensor/odd",
         "suspicious",
         "A tensor described as no writer does",
         "Loaders may differ in what they make of it",
-        _WRITE,
+        WRITE,
     ),
     RuleText(
         "read/not-a-checkpoint",
@@ -283,7 +231,7 @@ _TABLE = (
         "unknown",
         "Not readable to the end",
         "What lies behind the damage was not seen",
-        _AGAIN,
+        AGAIN,
     ),
     RuleText(
         "read/limit",
