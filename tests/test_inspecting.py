@@ -72,16 +72,39 @@ def test_a_whole_model_says_what_it_is(tmp_path):
     report = tk.inspect(tmp_path / "x.pth")
     assert report.kind == "whole_model"
     assert "torch.nn.modules.linear.Linear" in report.globals
-    assert report.weights is None
-    assert report.notes
+    assert report.weights == ""
+    assert any("whole model" in note for note in report.notes)
+    assert report.to_dict()["modules"] == [
+        {
+            "name": "",
+            "class": "torch.nn.modules.linear.Linear",
+            "training": True,
+            "attributes": {"in_features": 2, "out_features": 2},
+        }
+    ]
 
 
 def test_what_is_not_read_is_listed(tmp_path):
     sparse = torch.eye(3).to_sparse()
     torch.save({"a.w": torch.ones(2), "a.s": sparse}, tmp_path / "x.pth")
     report = tk.inspect(tmp_path / "x.pth")
-    assert report.unread == [("a.s", "sparse tensor")]
-    assert report.to_dict()["unread"] == [{"name": "a.s", "why": "sparse tensor"}]
+    why = "sparse COO tensor float32 [3, 3], nnz 3, coalesced True"
+    assert report.unread == [("a.s", why)]
+    assert report.to_dict()["unread"] == [{"name": "a.s", "why": why}]
+    (compound,) = report.to_dict()["compounds"]
+    parts = compound.pop("parts")
+    assert compound == {
+        "name": "a.s",
+        "layout": "sparse_coo",
+        "dtype": "float32",
+        "shape": [3, 3],
+        "nnz": 3,
+        "coalesced": True,
+    }
+    assert {name: (part["dtype"], part["shape"]) for name, part in parts.items()} == {
+        "indices": ("int64", [2, 3]),
+        "values": ("float32", [3]),
+    }
 
 
 def test_json_has_the_contract_s_keys_and_no_nan(training, tmp_path):

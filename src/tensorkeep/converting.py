@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
-from tensorkeep.checkpoints import destination
+from tensorkeep.checkpoints import destination, wholes
 from tensorkeep.checkpoints.checkpoint import Checkpoint
 from tensorkeep.checkpoints.destination import Destination
 from tensorkeep.checkpoints.opening import Source, open_checkpoint
@@ -151,7 +151,7 @@ class _Job:
         self.target = target
         self.drop = drop_unsupported
         self.left_out: list[tuple[str, str]] = []
-        self.notes: list[str] = list(ckpt.contents.notes)
+        self.notes: list[str] = [*ckpt.contents.notes, *ckpt.index.swept.notes]
         self.cast: list[str] = []
         self.verdict: Verdict = "safe"
         self.section = FLAT
@@ -177,6 +177,7 @@ class _Job:
             self._leave_unread()  # its sentence says more than that there is nothing
         self.section, notes = self.ckpt.choose(section)
         self.notes += notes
+        self.notes += wholes.notes(self.ckpt.index, self.section)
         self.chosen = self.ckpt.select(self.section)
         self._leave_sections()
         self._leave_values()

@@ -3,24 +3,51 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from tensorkeep.checkpoints import wholes
 from tensorkeep.checkpoints.checkpoint import Checkpoint
 from tensorkeep.checkpoints.folding import Node, labels_of, tree
+from tensorkeep.checkpoints.index import Whole, name_of
 from tensorkeep.checkpoints.opening import Source, open_checkpoint
 from tensorkeep.checkpoints.optimizers import parameter_names
-from tensorkeep.checkpoints.sections import ALL
+from tensorkeep.checkpoints.sections import ALL, inner_path
 from tensorkeep.checkpoints.tensor import TensorRef
 from tensorkeep.errors import SelectionError, Unsupported
 from tensorkeep.facts import Anomaly, Limits, SectionInfo, TensorInfo
-from tensorkeep.formats.contents import Inert, Items
+from tensorkeep.formats.assembled import Compound, Module
+from tensorkeep.formats.contents import Inert, Items, TensorRecord
 from tensorkeep.pickles import Import, describe
 
 # JSON readers give up on deep nesting, and so would the recursion that writes it.
 _DEEPEST = 100
 # Bits. Python does not write longer integers in decimal, and no reader of JSON takes them.
 _LONGEST = 1024
+_SHORT = 120
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleInfo:
+    """A module that was saved as an object: its name in the file ("" for the file itself).
+
+    `type` is the class as the file names it. `attributes` are its own settings, in words.
+    """
+
+    name: str
+    type: str
+    training: bool
+    attributes: dict[str, object]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as JSON holds it."""
+        return {
+            "name": self.name,
+            "class": self.type,
+            "training": self.training,
+            "attributes": self.attributes,
+        }
 
 
 @dataclass(slots=True)
@@ -30,6 +57,8 @@ class InspectReport:
     `weights` is the section that `convert` and `load` take by default, None if they would ask.
     `unread` is pairs of a name and what stands there that this version cannot read.
     `parameters`: which parameter a tensor of an optimizer's state belongs to, where that is known.
+    `modules`: those saved whole, outermost first. `compounds`: sparse, quantised and other tensors
+    of several parts, by name.
     """
 
     path: str
@@ -52,6 +81,8 @@ class InspectReport:
     notes: list[str]
     trees: dict[str, list[Node]] = field(default_factory=dict)
     parameters: dict[str, str] = field(default_factory=dict)
+    modules: list[ModuleInfo] = field(default_factory=list)
+    compounds: dict[str, Compound] = field(default_factory=dict)
 
     @property
     def tied(self) -> dict[str, list[str]]:
@@ -78,6 +109,8 @@ class InspectReport:
                 {**tensor.to_dict(), "parameter": self.parameters.get(tensor.name)}
                 for tensor in self.tensors
             ],
+            "modules": [module.to_dict() for module in self.modules],
+            "compounds": [_compound(name, one) for name, one in self.compounds.items()],
             "dead_bytes": self.dead_bytes,
             "metadata": self.metadata,
             "values": plain(self.values),
@@ -115,14 +148,80 @@ def inspect(target: Source, *, limits: Limits | None = None) -> InspectReport:
             unread=ckpt.unread(ALL),
             anomalies=list(ckpt.contents.anomalies),
             parts=ckpt.contents.parts,
-            notes=[*ckpt.contents.notes, *notes],
+            notes=[*ckpt.contents.notes, *ckpt.index.swept.notes, *notes],
         )
+        report.modules = [_module(whole) for whole in ckpt.index.modules]
+        report.compounds = _compounds(ckpt)
+        report.notes += wholes.notes(ckpt.index, ALL)
         report.parameters = _parameters(ckpt, weights)
         for section in ckpt.sections:
-            chosen = ckpt.select(section.name, strict=False).items()
-            labelled = ((_labels(n, ref, report.parameters), ref) for n, ref in chosen)
-            report.trees[section.name] = tree(labelled)
+            report.trees[section.name] = tree(_labelled(ckpt, section.name, report.parameters))
         return report
+
+
+def _labelled(
+    ckpt: Checkpoint, section: str, parameters: dict[str, str]
+) -> Iterator[tuple[list[str], TensorRef | str]]:
+    """What the tree of a section is made of: tensors, and the modules that they stand in."""
+    modules = wholes.inside(ckpt.index, section)
+    tensors = ckpt.select(section, strict=False)
+    at = {id(ref.record): n for n, ref in enumerate(ckpt.tensors.values())} if modules else {}
+    met = 0
+    for name, ref in tensors.items():
+        while met < len(modules) and modules[met].before <= at[id(ref.record)]:
+            yield from _branch(modules[met], section)
+            met += 1
+        yield _labels(name, ref, parameters), ref
+    for whole in modules[met:]:
+        yield from _branch(whole, section)
+
+
+def _branch(whole: Whole, section: str) -> Iterator[tuple[list[str], str]]:
+    path = inner_path(whole.path, section)
+    if path:
+        yield labels_of(name_of(path)), wholes.shown_class(whole.module.type)
+
+
+def _module(whole: Whole) -> ModuleInfo:
+    module = whole.module
+    attributes = {name: _in_short(value, whole) for name, value in module.attributes.items()}
+    name = name_of(whole.path) if whole.path else ""
+    return ModuleInfo(name, module.type, module.training, attributes)
+
+
+def _in_short(value: object, whole: Whole) -> object:
+    """An attribute on one line: what it holds may be as large as the file, and hold itself."""
+    value = whole.lens(value)
+    if isinstance(value, TensorRecord):
+        return f"<tensor {value.dtype} {list(value.shape)}>"
+    if isinstance(value, Module):
+        return f"<{wholes.shown_class(value.type)}>"
+    if isinstance(value, Items):
+        return f"<{value.type} of {len(value.pairs)}>"
+    atom = value is None or isinstance(value, bool | int | float | str | Inert)
+    return plain(value) if atom else describe(value, _SHORT)
+
+
+def _compounds(ckpt: Checkpoint) -> dict[str, Compound]:
+    leaves = ckpt.index.leaves
+    return {name_of(path): value for path, value in leaves if isinstance(value, Compound)}
+
+
+def _compound(name: str, value: Compound) -> dict[str, Any]:
+    parts = {
+        key: {
+            "dtype": part.dtype.name,
+            "shape": list(part.shape),
+            "storage": part.storage.key,
+            "offset": part.offset,
+            "stride": list(part.stride),
+        }
+        for key, part in value.parts.items()
+    }
+    dtype = value.dtype.name if value.dtype else None
+    details = {key: plain(item) for key, item in value.details.items()}
+    head = {"name": name, "layout": value.layout, "dtype": dtype, "shape": list(value.shape)}
+    return {**head, **details, "parts": parts}
 
 
 def _parameters(ckpt: Checkpoint, weights: str | None) -> dict[str, str]:
@@ -184,6 +283,8 @@ def plain(value: object, depth: int = 0) -> object:
         return value if value.bit_length() <= _LONGEST else describe(value)
     if isinstance(value, float):
         return value if math.isfinite(value) else repr(value)
+    if isinstance(value, complex):
+        return repr(value)
     if isinstance(value, bytes | bytearray):
         return f"<{len(value)} bytes>"
     if depth > _DEEPEST:

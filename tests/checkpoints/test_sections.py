@@ -199,11 +199,36 @@ def test_a_tie_across_sections_is_shown_and_cut_well(converted, saved):
     assert report.tied == {} and torch.equal(loaded["w"], shared)
 
 
-def test_unread_models_are_not_passed_over(saved, tmp_path):
-    """A whole model among state dicts counts as a candidate, and is said to be unreadable."""
-    path = saved({"model": torch.nn.Linear(2, 2), "opt": OPTIMIZER})
-    with pytest.raises(Unsupported, match=r"model\.state_dict"):
+class Opaque:
+    """Holds tensors where only its own code would find them."""
+
+    def __init__(self):
+        self.inner = {"weight": torch.ones(3)}
+
+
+def test_unread_objects_are_not_passed_over(saved, tmp_path):
+    """An object among state dicts counts as a candidate, and is said to be unreadable."""
+    path = saved({"model": Opaque(), "opt": OPTIMIZER})
+    with pytest.raises(Unsupported, match=r"state_dict\(\)"):
         tk.convert(path, tmp_path / "out.pth")
-    path = saved({"model": torch.nn.Linear(2, 2), "extra": W})
+    path = saved({"model": Opaque(), "extra": W})
     with pytest.raises((Unsupported, AmbiguousSection)):
         tk.convert(path, tmp_path / "out.pth")
+
+
+def test_whole_models_are_sections_like_others(saved, tmp_path):
+    model, ema = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    path = saved({"model": None, "ema": ema, "opt": OPTIMIZER, "epoch": 1})
+    report = tk.convert(path, tmp_path / "a.pth")
+    assert report.section == "ema"
+    path = saved({"model": model, "ema": ema, "opt": OPTIMIZER, "epoch": 1})
+    assert tk.inspect(path).kind == "training_checkpoint"
+    report = tk.convert(path, tmp_path / "b.pth")
+    assert report.section == "model"
+    assert any("ema" in note for note in report.notes)
+    assert sum("whole model" in note for note in report.notes) == 1
+    tk.convert(path, tmp_path / "c.pth", section="ema")
+    for name, module in {"a": ema, "b": model, "c": ema}.items():
+        twin = torch.nn.Linear(2, 2)
+        twin.load_state_dict(torch.load(tmp_path / f"{name}.pth"))
+        assert torch.equal(twin.weight, module.weight)

@@ -83,11 +83,10 @@ def test_known_classes(save, value, expected, protocol):
     [
         (Colour.RED, "Colour"),
         (torch.float16, "torch.float16"),
-        (pathlib.PurePosixPath("a/b"), "PurePosixPath"),
+        (pathlib.PurePosixPath("a/b"), "a/b"),
         (Config(a=1), "Config"),
-        (np.zeros(3), "numpy"),
+        (np.zeros(3), "array float64 [3]"),
         (slice(1, 2), "slice"),
-        (1j, "complex"),
         (len, "len"),
     ],
     ids=str,

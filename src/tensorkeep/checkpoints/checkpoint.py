@@ -10,11 +10,12 @@ from types import TracebackType
 from tensorkeep.checkpoints import kinds, sections
 from tensorkeep.checkpoints.index import Index, names
 from tensorkeep.checkpoints.sections import ALL, FLAT
-from tensorkeep.checkpoints.tensor import TensorRef
+from tensorkeep.checkpoints.tensor import TensorRef, strided
 from tensorkeep.checkpoints.ties import dead_bytes, tie
 from tensorkeep.errors import UnknownTensor
 from tensorkeep.facts import SectionInfo
-from tensorkeep.formats.contents import Contents, Inert
+from tensorkeep.formats.assembled import Compound
+from tensorkeep.formats.contents import Contents, Inert, TensorRecord
 from tensorkeep.stores import Blob
 from tensorkeep.stores._descriptor import DescriptorBlob
 from tensorkeep.stores.local import LocalBlob, same_file
@@ -129,12 +130,23 @@ class Checkpoint:
 
         None if some belong to objects that are not read: then nobody here can tell.
         """
-        if self.unread(ALL):
+        unread = [value for _, value in self.index.leaves if isinstance(value, Inert)]
+        if any(value.unread and not isinstance(value, Compound) for value in unread):
             return None
-        readable = [ref for ref in self.tensors.values() if not ref.record.problem]
-        spans = [(ref.record.storage.key, *ref.strided.span()) for ref in readable]
+        readable = [record for record in self._records() if not record.problem]
+        spans = [(record.storage.key, *strided(record).span()) for record in readable]
         sizes: dict[Hashable, int] = {s.key: s.nbytes for s in self.contents.storages.values()}
         return dead_bytes(sizes, spans) if sizes else 0
+
+    def _records(self) -> Iterator[TensorRecord]:
+        """Every view of a storage that the file makes, what no name leads to included."""
+        yield from (record for _, record in self.index.tensors)
+        yield from self.index.swept.records
+        for compound in self.index.swept.compounds:
+            yield from compound.parts.values()
+        for _, value in self.index.leaves:
+            if isinstance(value, Compound):
+                yield from value.parts.values()
 
     def choose(self, section: str | None) -> tuple[str, list[str]]:
         """The section meant (None: the weights), and notes for the user. See `sections.choose`."""

@@ -18,7 +18,10 @@ _DEEPEST = 24
 
 @dataclass(slots=True)
 class Node:
-    """A part of a name. `count` of them stand here, folded; sums are over all of them."""
+    """A part of a name. `count` of them stand here, folded; sums are over all of them.
+
+    `type` is the class of the module that stands here, where the file tells.
+    """
 
     label: str
     ref: TensorRef | None = None
@@ -28,11 +31,21 @@ class Node:
     nbytes: int = 0
     children: list[Node] = field(default_factory=list)
     signature: int = 0
+    type: str = ""
 
 
-def tree(named: Iterable[tuple[Sequence[str], TensorRef]]) -> list[Node]:
-    """The roots of the tree over (labels of the branches, tensor) pairs, folded."""
-    top: dict[str, object] = {}
+class _Level(dict[str, object]):
+    """Labels to tensors and further levels; `type` is the module's class."""
+
+    type = ""
+
+
+def tree(named: Iterable[tuple[Sequence[str], TensorRef | str]]) -> list[Node]:
+    """The roots of the tree over (labels of the branches, tensor) pairs, folded.
+
+    A text in place of the tensor is the class of the module that stands there.
+    """
+    top = _Level()
     for labels, ref in named:
         _insert(top, labels, ref)
     return _fold(_nodes(top))
@@ -43,32 +56,36 @@ def labels_of(name: str) -> list[str]:
     return name.split(".", _DEEPEST)
 
 
-def _insert(top: dict[str, object], labels: Sequence[str], ref: TensorRef) -> None:
+def _insert(top: _Level, labels: Sequence[str], item: TensorRef | str) -> None:
     here = top
-    for label in labels[:-1]:
+    branch = labels if isinstance(item, str) else labels[:-1]
+    for label in branch:
         below = here.get(label)
-        if isinstance(below, TensorRef):
+        if not isinstance(below, _Level):
             # A tensor and a branch of one name: the branch takes its place and holds it.
-            below = here[label] = {"": below}
-        if not isinstance(below, dict):
-            below = here[label] = {}
+            known, below = below, _Level()
+            here[label] = below
+            if known is not None:
+                below[""] = known
         here = below
-    last = labels[-1]
-    known = here.get(last)
-    if isinstance(known, dict):
-        known[""] = ref
+    if isinstance(item, str):
+        here.type = item
+        return
+    known = here.get(labels[-1])
+    if isinstance(known, _Level):
+        known[""] = item
     else:
-        here[last] = ref
+        here[labels[-1]] = item
 
 
-def _nodes(level: dict[str, object]) -> list[Node]:
+def _nodes(level: _Level) -> list[Node]:
     made = []
     for label, below in level.items():
         if isinstance(below, TensorRef):
             made.append(_leaf(label, below))
         else:
-            assert isinstance(below, dict)
-            made.append(_branch(label, _fold(_nodes(below))))
+            assert isinstance(below, _Level)
+            made.append(_branch(label, _fold(_nodes(below)), below.type))
     return made
 
 
@@ -81,12 +98,12 @@ def _leaf(label: str, ref: TensorRef) -> Node:
     return node
 
 
-def _branch(label: str, children: list[Node]) -> Node:
-    node = Node(label, children=children)
+def _branch(label: str, children: list[Node], type_: str) -> Node:
+    node = Node(label, children=children, type=type_)
     node.tensors = sum(child.tensors for child in children)
     node.parameters = sum(child.parameters for child in children)
     node.nbytes = sum(child.nbytes for child in children)
-    node.signature = hash(tuple((c.label, c.count, c.signature) for c in children))
+    node.signature = hash((type_, *((c.label, c.count, c.signature) for c in children)))
     return node
 
 
@@ -121,4 +138,5 @@ def _one(run: list[Node]) -> Node:
         sum(node.nbytes for node in run),
         first.children,
         first.signature,
+        first.type,
     )

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from tensorkeep.errors import LimitExceeded, NameCollision
 from tensorkeep.facts import Limits
+from tensorkeep.formats.assembled import Module, Sweep, sweep
 from tensorkeep.formats.contents import Contents, Graft, Inert, Items, Lens, TensorRecord
 from tensorkeep.pickles import describe
 
@@ -21,19 +22,36 @@ _ATOMS = (str, int, float, bytes, bool, type(None))
 
 
 @dataclass(slots=True)
+class Whole:
+    """A module saved whole: where it stands, and how many tensors were met before it."""
+
+    path: Path
+    module: Module
+    before: int
+    lens: Lens
+
+
+@dataclass(slots=True)
 class Index:
-    """What the walk found. `values` is the tree with the tensors taken out."""
+    """What the walk found. `values` is the tree with the tensors taken out.
+
+    `modules` are in the order of the walk, each before what lies in it. `swept` is what the
+    programs would make of tensors altogether, whether it lies below the root or not.
+    """
 
     tensors: list[tuple[Path, TensorRecord]] = field(default_factory=list)
     leaves: list[tuple[Path, object]] = field(default_factory=list)
     attributes: dict[Path, dict[str, object]] = field(default_factory=dict)
     types: dict[Path, str] = field(default_factory=dict)
+    modules: list[Whole] = field(default_factory=list)
+    swept: Sweep = field(default_factory=Sweep)
     values: object = None
 
 
 def build(contents: Contents, limits: Limits, subject: str) -> Index:
     """Walk `contents.root`. Raises `LimitExceeded` when shared parts write out too large."""
     walk = _Walk(limits, subject, _written(contents))
+    walk.sweep(contents)
     walk.run(contents.root, contents.lens)
     walk.index.values = walk.finish()
     return walk.index
@@ -57,6 +75,16 @@ class _Walk:
         self.active: set[int] = set()
         self.made: list[tuple[object, _Values, _Values, int, bool]] = []
         self.top: dict[object, object] = {}
+        self.swept: set[int] = set()
+
+    def sweep(self, contents: Contents) -> None:
+        """Views beyond their storages are found wherever they stand: as a key, in a state."""
+        if id(contents) not in self.swept:
+            self.swept.add(id(contents))
+            found, all_ = sweep(contents.lens), self.index.swept
+            all_.records += found.records
+            all_.compounds += found.compounds
+            all_.notes += [note for note in found.notes if note not in all_.notes]
 
     def run(self, root: object, lens: Lens) -> None:
         # (path, value, lens, the dict that takes what is no tensor, the container left behind)
@@ -71,6 +99,7 @@ class _Walk:
             value = look(raw)
             if isinstance(value, Graft):
                 look = value.contents.lens
+                self.sweep(value.contents)
                 value = look(value.contents.root)
             children = self._children(path, value, look)
             if children is None:
@@ -105,6 +134,9 @@ class _Walk:
             if value.attributes:
                 self.index.attributes[path] = {k: look(v) for k, v in value.attributes.items()}
             return [(_key(key), child) for key, child in value.pairs]
+        if isinstance(value, Module):
+            self.index.modules.append(Whole(path, value, len(self.index.tensors), look))
+            return [(_key(key), child) for key, child in value.children]
         if isinstance(value, dict):
             return [(_key(key), child) for key, child in value.items()]
         if isinstance(value, list | tuple):
@@ -128,6 +160,8 @@ class _Walk:
         key = path[-1] if path else None
         parent[key] = inside
         is_list = isinstance(value, list | tuple | set | frozenset)
+        if isinstance(value, Module):
+            count += 1  # a module without tensors is no empty dict
         self.made.append((key, inside, parent, count, is_list))
 
     def finish(self) -> object:
@@ -174,7 +208,7 @@ def names(paths: list[Path], subject: str, *, strict: bool = True) -> list[str]:
     taken: set[str] = set()
     for at, name in enumerate(made):
         if name in taken and not strict:
-            made[at] = ".".join(repr(key) for key in paths[at])
+            made[at] = _another(".".join(repr(key) for key in paths[at]), taken)
         elif name in taken:
             raise NameCollision(
                 subject,
@@ -182,5 +216,14 @@ def names(paths: list[Path], subject: str, *, strict: bool = True) -> list[str]:
                 got=f"two tensors named {name!r}",
                 remedy="Pick one part with --section, or rename one of the keys.",
             )
-        taken.add(name)
+        taken.add(made[at])
     return made
+
+
+def _another(name: str, taken: set[str]) -> str:
+    """`name`, numbered if it is taken: keys that only running the file would make look alike."""
+    number, free = 1, name
+    while free in taken:
+        number += 1
+        free = f"{name} ({number})"
+    return free

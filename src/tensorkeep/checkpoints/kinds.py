@@ -8,11 +8,16 @@ from __future__ import annotations
 
 from tensorkeep.checkpoints.index import Index
 from tensorkeep.checkpoints.sections import FLAT, Part
+from tensorkeep.formats.assembled import Module
 from tensorkeep.formats.contents import Contents, Inert
 
 STATE_DICT = "state_dict"
 TRAINING = "training_checkpoint"
 WHOLE_MODEL = "whole_model"
+OPTIMIZER = "optimizer"
+SCHEDULER = "scheduler"
+RNG = "rng_state"
+SCALER = "grad_scaler"
 OTHER = "values"
 
 # Containers that say by themselves what they hold, and who writes them.
@@ -51,17 +56,44 @@ _TRAINING_KEYS = frozenset(
 )
 
 
+# What a file beside a checkpoint is, by the keys at its top: those that must all be there, and
+# those that may. torch's Optimizer, its schedulers and GradScaler, and the Trainer of transformers.
+_SIDE_FILES: tuple[tuple[str, frozenset[str], frozenset[str]], ...] = (
+    (OPTIMIZER, frozenset({"param_groups"}), frozenset({"state", "defaults"})),
+    (SCALER, frozenset({"scale", "growth_factor", "growth_interval"}), frozenset()),
+    (
+        RNG,
+        frozenset({"python", "cpu"}),
+        frozenset({"numpy", "cuda", "xla", "npu", "mlu", "musa", "xpu", "hpu", "mps", "sdaa"}),
+    ),
+)
+
+
+def _side_file(keys: set[str]) -> str:
+    for kind, needed, more in _SIDE_FILES:
+        if needed <= keys and (kind == SCALER or keys <= needed | more):
+            return kind
+    if "last_epoch" in keys and keys & {"base_lrs", "_step_count", "_last_lr", "_schedulers"}:
+        return SCHEDULER
+    return ""
+
+
 def kind_of(contents: Contents, index: Index, parts: dict[str, Part]) -> str:
     """One of the kinds above."""
     if contents.format in _DECLARED:
         return _DECLARED[contents.format][0]
     root = contents.lens(contents.root)
-    if isinstance(root, Inert):
-        return WHOLE_MODEL if root.unread == "object" else OTHER
+    if isinstance(root, Inert | Module):
+        whole = isinstance(root, Module) or root.unread == "object"
+        return WHOLE_MODEL if whole else OTHER
+    side = _side_file(top_keys(index))
+    if side:
+        return side
     if any(part.optimizer for part in parts.values()):
         return TRAINING
     keys = top_keys(index)
     training = keys & _TRAINING_KEYS or any(part.unread for part in parts.values())
+    training = training or any(len(whole.path) == 1 for whole in index.modules)
     if parts and FLAT not in parts and training:
         return TRAINING
     return STATE_DICT if index.tensors else OTHER

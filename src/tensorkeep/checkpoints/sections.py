@@ -42,6 +42,8 @@ class Part:
 
 def parts_of(index: Index) -> dict[str, Part]:
     """Every section by name, in the order of the file. A flat file has the one named FLAT."""
+    if index.modules and index.modules[0].path == ():
+        return {FLAT: Part(FLAT, list(range(len(index.tensors))))}  # a module is one state dict
     parts = _by_key(index)
     if not _is_flat(parts):
         return parts
@@ -126,7 +128,7 @@ def choose(parts: dict[str, Part], section: str | None, subject: str) -> tuple[s
             subject,
             expected="a state dict",
             got=(f"section {name!r}: " if name else "") + parts[name].unread,
-            remedy="This version does not recover whole models; save model.state_dict() instead.",
+            remedy="Load it where its class is at hand and save its state_dict() instead.",
         )
     return name, notes
 

@@ -67,10 +67,7 @@ class TensorRef:
     @property
     def strided(self) -> Strided:
         """The view, in elements of its storage."""
-        from tensorkeep.checkpoints.gathering import Strided  # `inspect` never moves a byte
-
-        record = self.record
-        return Strided(record.dtype.itemsize, record.shape, record.stride, record.offset)
+        return strided(self.record)
 
     @property
     def direct(self) -> bool:
@@ -131,6 +128,13 @@ class TensorRef:
 
     def __repr__(self) -> str:
         return f"TensorRef({self.name!r}, {self.dtype}, {list(self.shape)})"
+
+
+def strided(record: TensorRecord) -> Strided:
+    """The view, in elements of its storage."""
+    from tensorkeep.checkpoints.gathering import Strided  # most verbs never move a byte
+
+    return Strided(record.dtype.itemsize, record.shape, record.stride, record.offset)
 
 
 def _fixed(piece: memoryview, record: TensorRecord) -> memoryview:

@@ -5,15 +5,20 @@ from __future__ import annotations
 import click
 
 from tensorkeep.checkpoints.folding import Node
+from tensorkeep.checkpoints.wholes import shown_class
 from tensorkeep.cli.options import EXISTING, FORMAT
 from tensorkeep.cli.output import Line, many, note_lines, number, short, show, show_json, size
 from tensorkeep.errors import escape
-from tensorkeep.inspecting import InspectReport, inspect, plain
+from tensorkeep.inspecting import InspectReport, ModuleInfo, inspect, plain
 
 _KINDS = {
     "state_dict": "state dict",
     "training_checkpoint": "training checkpoint",
-    "whole_model": "whole model (pickled object)",
+    "whole_model": "whole model",
+    "optimizer": "optimizer state",
+    "scheduler": "scheduler state",
+    "rng_state": "random number generators",
+    "grad_scaler": "gradient scaler state",
     "values": "no tensors",
 }
 _DEAD_WORTH_SAYING = 0.01
@@ -99,10 +104,11 @@ def _trees(report: InspectReport) -> list[Line]:
     lines: list[Line] = []
     for section, nodes in report.trees.items():
         title = short(section) or "tensors"
+        root = [(f"  {short(kind)}", "dim") for kind in (_class_of(report, section),) if kind]
         every = [row for node in _last(nodes) for row in _branch(*node, "")]
         rows = every[:_ROWS_SHOWN]
         width = max((len(prefix) + len(label) for prefix, label, _ in rows), default=0)
-        lines += ["", [(title, "bold")]]
+        lines += ["", [(title, "bold"), *root]]
         for prefix, label, node in rows:
             room = " " * (width - len(prefix) - len(label))
             lines.append([(prefix, "dim"), (label, ""), (room, ""), *_facts(node)])
@@ -112,6 +118,12 @@ def _trees(report: InspectReport) -> list[Line]:
     return lines
 
 
+def _class_of(report: InspectReport, section: str) -> str:
+    """The class of the module that the whole section is, or ""."""
+    found = (module.type for module in report.modules if module.name == section)
+    return shown_class(next(found, ""))
+
+
 def _last(nodes: list[Node]) -> list[tuple[Node, bool]]:
     return [(node, at == len(nodes) - 1) for at, node in enumerate(nodes)]
 
@@ -119,7 +131,7 @@ def _last(nodes: list[Node]) -> list[tuple[Node, bool]]:
 def _branch(node: Node, last: bool, indent: str) -> list[tuple[str, str, Node]]:
     """Rows of (what is drawn before, label, node). The tree's depth is bounded where it is made."""
     label = short(node.label) or "(no name)"
-    while len(node.children) == 1 and node.count == 1 and node.ref is None:
+    while len(node.children) == 1 and node.count == 1 and node.ref is None and not node.type:
         # A chain without a fork reads better as one line.
         node = node.children[0]
         label = short(f"{label}.{node.label}")
@@ -157,7 +169,10 @@ def _facts(node: Node) -> list[tuple[str, str]]:
         tie = [(f"  = {short(node.ref.tied_to)}", "magenta")] if node.ref.tied_to else []
         return [(f"  {node.ref.dtype:<9}", "cyan"), (f" {shape!s}", ""), *tie]
     times = f"x{node.count}  " if node.count > 1 else ""
-    return [(f"  {times}{many(node.tensors, 'tensor')}, {size(node.nbytes)}", "dim")]
+    kind = [(f"  {short(node.type)}", "green")] if node.type else []
+    if node.type and not node.tensors:
+        return kind
+    return [*kind, (f"  {times}{many(node.tensors, 'tensor')}, {size(node.nbytes)}", "dim")]
 
 
 def _every_tensor(report: InspectReport) -> list[Line]:
@@ -192,7 +207,7 @@ def _unread(report: InspectReport) -> list[Line]:
     if not report.unread:
         return []
     lines: list[Line] = ["", [("not read", "bold yellow"), ("  this version cannot", "dim")]]
-    lines += [f"   {short(name)}: {short(why)}" for name, why in report.unread[:10]]
+    lines += [f"   {short(name)}: {escape(why)}" for name, why in report.unread[:10]]
     if len(report.unread) > 10:
         lines.append(f"   and {len(report.unread) - 10} more")
     return lines
@@ -200,7 +215,11 @@ def _unread(report: InspectReport) -> list[Line]:
 
 def _values(report: InspectReport, every: bool) -> list[Line]:
     # What stands at the top of the file (the epoch, a metric) before the depths of param_groups.
-    found = sorted(_flat(plain(report.values), ""), key=lambda row: row[0].count("."))
+    unread = {name for name, _ in report.unread}
+    rows = [row for row in _flat(plain(report.values), "") if row[0] not in unread]
+    found = sorted(rows, key=lambda row: row[0].count("."))
+    if every:
+        found += [row for module in report.modules for row in _attributes(module)]
     if not found:
         return []
     shown = found if every else found[:_VALUES_SHOWN]
@@ -210,6 +229,17 @@ def _values(report: InspectReport, every: bool) -> list[Line]:
     if len(shown) < len(found):
         lines.append([(f"   and {len(found) - len(shown)} more: --values", "dim")])
     return lines
+
+
+def _attributes(module: ModuleInfo) -> list[tuple[str, str]]:
+    """The settings of a module saved whole; whether it is training is said where it is not."""
+    found = module.attributes if module.training else {**module.attributes, "training": False}
+    name = escape(module.name)
+    rows = [
+        _flat(value, f"{name}.{escape(key)}" if name else escape(key))
+        for key, value in found.items()
+    ]
+    return [row for flat in rows for row in flat]
 
 
 def _flat(value: object, name: str) -> list[tuple[str, str]]:

@@ -38,22 +38,31 @@ _UNPACKED = 64 << 20
 
 
 def collect(
-    programs: Iterable[tuple[str, Program]], parts: Parts, anomalies: list[Anomaly]
+    programs: Iterable[tuple[str, Program]],
+    parts: Parts,
+    anomalies: list[Anomaly],
+    files: dict[bytes, Contents] | None = None,
 ) -> tuple[Nested, Unreadable]:
     """The files that calls in `programs` are given as bytes, and those that could not be read.
 
-    Programs in bytes that no call loads are added to `anomalies`.
+    Programs in bytes that no call loads are added to `anomalies`. `files` takes the files that
+    torch would load, by their bytes.
     """
     nested: Nested = []
     unreadable: Unreadable = []
     for where, program in programs:
-        loaded = _loaded(where, program, parts, nested, unreadable)
+        loaded = _loaded(where, program, parts, nested, unreadable, files)
         anomalies += _hidden(where, program, loaded, parts)
     return nested, unreadable
 
 
 def _loaded(
-    where: str, program: Program, parts: Parts, nested: Nested, unreadable: Unreadable
+    where: str,
+    program: Program,
+    parts: Parts,
+    nested: Nested,
+    unreadable: Unreadable,
+    files: dict[bytes, Contents] | None,
 ) -> set[bytes]:
     """Open what each loading call is given. The same bytes given twice are opened once."""
     seen: set[bytes] = set()
@@ -69,6 +78,8 @@ def _loaded(
         place = f"{where}, bytes of the call at byte {event.offset}".removeprefix(", ")
         try:
             nested.append((place, parts.examine(MemoryBlob(data, place))))
+            if files is not None and event.func.qualified == _TORCH:
+                files[data] = nested[-1][1]
         except NotACheckpoint as error:
             if event.func.qualified == _TORCH:
                 unreadable.append((place, error))

@@ -6,35 +6,28 @@ Whatever is not listed stays `Inert`.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 
+from tensorkeep.formats import _modules, _numpy_values, _words
 from tensorkeep.formats.contents import Inert, Items, sizes
 from tensorkeep.pickles import Call, Effect, Global, Persistent
 
 _SEARCH_LIMIT = 1_000_000
 _ATOMS = (str, int, float, bytes, bool, type(None))
-_SCALARS = {
-    "f8": "<d", "f4": "<f", "f2": "<e", "i8": "<q", "i4": "<i", "i2": "<h", "i1": "<b",
-    "u8": "<Q", "u4": "<I", "u2": "<H", "u1": "<B", "b1": "<?",
-}  # fmt: skip
 
 
 def plain_object(call: Call, lens: Callable[[object], object]) -> object:
-    """`Items`, a list, a tuple or an atom for a known class; else `Inert`."""
-    func = call.func
-    assert isinstance(func, Global)
-    target = func
-    if func.qualified in _RECONSTRUCTORS and isinstance(call.args, tuple) and call.args:
-        first = call.args[0]
-        target = first if isinstance(first, Global) else func
-    build = _BUILDERS.get(target.qualified)
-    value = build(call, target.qualified) if build else None
-    return _opaque(call, target.qualified) if value is None else value
+    """`Items`, a list, a tuple, an atom or words for a known class; else `Inert`."""
+    name = _modules.class_name(call)
+    build = _BUILDERS.get(name)
+    value = build(call, name) if build else None
+    return _opaque(call, name) if value is None else value
 
 
 def _opaque(call: Call, name: str) -> Inert:
-    return Inert(f"object of class {name}", call, unread="object" if holds_storage(call) else "")
+    if holds_storage(call):
+        return Inert(f"object of class {name}", call, unread="object")
+    return _words.thing(call, name) or Inert(f"object of class {name}", call)
 
 
 def _mapping(call: Call, name: str) -> object:
@@ -133,26 +126,15 @@ def _scalar(call: Call, _name: str) -> object:
     """`numpy._core.multiarray.scalar(dtype, bytes)`: one number."""
     if not isinstance(call.args, tuple) or len(call.args) != 2:
         return None
-    code, data = _dtype_code(call.args[0]), latin1(call.args[1])
-    layout = _SCALARS.get(code)
-    if layout is None or data is None or len(data) != struct.calcsize(layout):
-        return None
-    value: object = struct.unpack(layout, data)[0]
-    return value
+    data = latin1(call.args[1])
+    return (
+        None if data is None else _numpy_values.scalar(_numpy_values.dtype_code(call.args[0]), data)
+    )
 
 
-def _dtype_code(value: object) -> str:
-    if not (isinstance(value, Call) and isinstance(value.func, Global)):
-        return ""
-    if value.func.qualified != "numpy.dtype" or not isinstance(value.args, tuple):
-        return ""
-    for effect in value.effects or ():
-        # The state's second field is the byte order; ">" would need its bytes swapped.
-        state = effect.args[0]
-        if not isinstance(state, tuple) or len(state) < 2 or state[1] not in ("<", "|"):
-            return ""
-    first = value.args[0] if value.args else ""
-    return first if isinstance(first, str) else ""
+def _dtype(call: Call, _name: str) -> object:
+    code = _numpy_values.dtype_code(call)
+    return _words.Worded(f"numpy {_numpy_values.dtype_name(code)}") if code else None
 
 
 def latin1(value: object) -> bytes | None:
@@ -198,7 +180,24 @@ def _below(value: object) -> list[object]:
     return list(value.args) if isinstance(value, Effect) else []
 
 
-_RECONSTRUCTORS = ("copyreg._reconstructor", "copyreg.__newobj__")
+def _raw(value: object) -> object:
+    """Bytes as numpy is given them, in any protocol; a list of objects is none."""
+    if isinstance(value, bytearray | memoryview):
+        return bytes(value)
+    if isinstance(value, Call):
+        return b"" if value.args == () and _is_bytes(value) else latin1(value)
+    return value
+
+
+def _is_bytes(value: Call) -> bool:
+    return isinstance(value.func, Global) and value.func.qualified == "builtins.bytes"
+
+
+def _worded(make: Callable[..., object]) -> Callable[[Call, str], object]:
+    return lambda call, _name: None if not isinstance(call.func, Global) else make(call, latin1)
+
+
+_PATHS = ("Path", "PosixPath", "PurePath", "PurePosixPath", "WindowsPath", "PureWindowsPath")
 _BUILDERS: dict[str, Callable[[Call, str], object]] = {
     "collections.OrderedDict": _mapping,
     "collections.defaultdict": _mapping,
@@ -215,6 +214,23 @@ _BUILDERS: dict[str, Callable[[Call, str], object]] = {
     "types.SimpleNamespace": _namespace,
     "torch.Size": _size,
     "torch.device": _device,
-    "numpy.core.multiarray.scalar": _scalar,
-    "numpy._core.multiarray.scalar": _scalar,
+    "builtins.complex": _worded(_words.complex_call),
+    "builtins.slice": _worded(_words.span),
+    "builtins.range": _worded(_words.span),
+    "decimal.Decimal": _worded(_words.number_call),
+    "fractions.Fraction": _worded(_words.number_call),
+    "uuid.UUID": _worded(_words.uuid),
+    "datetime.timedelta": _worded(_words.duration),
+    **{f"datetime.{kind}": _worded(_words.moment) for kind in ("datetime", "date", "time")},
+    **{f"pathlib.{kind}": _worded(_words.path) for kind in _PATHS},
+    **{f"pathlib._local.{kind}": _worded(_words.path) for kind in _PATHS},
+    "numpy.dtype": _dtype,
 }
+for _core in ("numpy.core", "numpy._core"):
+    _BUILDERS[f"{_core}.multiarray.scalar"] = _scalar
+    _BUILDERS[f"{_core}.multiarray._reconstruct"] = lambda call, _: _numpy_values.array_of(
+        call, _raw
+    )
+    _BUILDERS[f"{_core}.numeric._frombuffer"] = lambda call, _: _numpy_values.from_buffer(
+        call, _raw
+    )

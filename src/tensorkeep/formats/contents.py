@@ -51,6 +51,17 @@ class Storage:
             self._offset = self._locate()
         return self._offset
 
+    def under(self, key: str) -> Storage:
+        """The same bytes under another key."""
+        return Storage(
+            key,
+            self.nbytes,
+            self.blob,
+            locate=lambda: self.offset,
+            swapped=self.swapped,
+            device=self.device,
+        )
+
     def read_into(self, start: int, buffer: memoryview) -> None:
         """Fill `buffer` from byte `start` of this storage, as the bytes lie in the file."""
         self.blob.read_into(self.offset + start, buffer)

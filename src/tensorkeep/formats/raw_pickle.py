@@ -61,7 +61,9 @@ def read(blob: Blob, limits: Limits, parts: Parts) -> Contents:
     programs = _stacked(data, limits, arrays)
     first, last = programs[0][1], programs[-1][1]
     anomalies: list[Anomaly] = []
-    nested, unreadable = _nested.collect([*programs, *arrays.programs], parts, anomalies)
+    files: dict[bytes, Contents] = {}
+    every = [*programs, *arrays.programs]
+    nested, unreadable = _nested.collect(every, parts, anomalies, files)
     error: TensorkeepError | None = first.error
     if len(programs) > 1 and last.error is not None:
         # What follows the last whole pickle is no program, or one that a reader stops in.
@@ -69,11 +71,12 @@ def read(blob: Blob, limits: Limits, parts: Parts) -> Contents:
         if not (tail.trace or tail.persistents):
             programs.pop()
         _tail(blob, where, tail, parts, anomalies, nested)
+    more = [program for _, program in every]
     return Contents(
         format=NAME,
         container="joblib" if arrays.storages else "pickle",
         root=first.value if len(programs) == 1 else [program.value for _, program in programs],
-        lens=arrays.lens(Interpreter(first, _no_storage, anomalies)),
+        lens=arrays.lens(Interpreter(first, _no_storage, anomalies, files, more)),
         storages=arrays.storages,
         facts={"protocol": str(max(program.protocol for _, program in programs))},
         programs=[*programs, *arrays.programs],

@@ -52,12 +52,13 @@ def read(blob: Blob, limits: Limits, parts: Parts) -> Contents:
     error: TensorkeepError | None = last.error
     if error is None:
         error = _place(table, programs, blob)
-    nested, unreadable = _nested.collect(programs, parts, anomalies)
+    files: dict[bytes, Contents] = {}
+    nested, unreadable = _nested.collect(programs, parts, anomalies, files)
     return Contents(
         format=NAME,
         container="torch before 1.6",
         root=main.value if len(programs) > 3 else None,
-        lens=Interpreter(main, table.of, anomalies),
+        lens=Interpreter(main, table.of, anomalies, files),
         storages=table.by_key,
         facts=_facts(programs),
         programs=programs,

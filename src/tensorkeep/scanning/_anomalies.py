@@ -26,11 +26,12 @@ _KINDS: dict[str, str] = {
     "tensor/out-of-bounds": (
         "storage-out-of-bounds negative-stride negative-offset negative-size "
         "numel-larger-than-record index-out-of-bounds sparse-index-out-of-bounds "
-        "shape-stride-mismatch chunk-out-of-bounds item-out-of-bounds"
+        "shape-stride-mismatch chunk-out-of-bounds item-out-of-bounds "
+        "sparse-shape-mismatch quantizer-out-of-bounds nested-out-of-bounds"
     ),
     "tensor/odd": (
         "storage-missing tensor-not-in-index overlapping-tensors chunks-overlap "
-        "hole-between-chunks chunk-differs metadata-of-no-item"
+        "hole-between-chunks chunk-differs metadata-of-no-item sparse-not-coalesced"
     ),
     "pickle/persistent-id": "persistent-id",
 }

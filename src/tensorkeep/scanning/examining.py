@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from tensorkeep import formats
-from tensorkeep.checkpoints import index
 from tensorkeep.checkpoints.checkpoint import Checkpoint
 from tensorkeep.errors import TensorkeepError
 from tensorkeep.facts import Anomaly, Finding, Limits, Verdict
@@ -17,6 +16,7 @@ from tensorkeep.scanning.dialects import Dialect
 from tensorkeep.scanning.explaining import Explained, programs_of
 from tensorkeep.scanning.reports import FileReport
 from tensorkeep.scanning.rules import judge_anomalies, judge_error, judge_program
+from tensorkeep.scanning.steps import STEPS
 from tensorkeep.scanning.verdicts import verdict
 from tensorkeep.stores import Blob
 
@@ -66,13 +66,11 @@ def examine(contents: Contents, deep: bool, limits: Limits, subject: str) -> lis
     """As `judge_contents`, after its audit and a look at every tensor; nested files too."""
     errors: list[Finding] = []
     found: list[Anomaly] = []
-    try:
-        if contents.error is None:
-            # Walking the value makes the lens look at every tensor: views beyond their storage.
-            index.build(contents, limits, subject)
-        found.extend(contents.audit(deep))
-    except TensorkeepError as error:
-        errors.append(judge_error(error, subject))
+    for step in STEPS:
+        try:
+            found.extend(step(contents, deep, limits, subject))
+        except TensorkeepError as error:
+            errors.append(judge_error(error, subject))
     findings = [*_own(contents, found), *errors]
     for where, inside in contents.nested:
         findings += [_inside(where, one) for one in examine(inside, deep, limits, where)]
