@@ -78,7 +78,7 @@ def command(
     \b
     Examples:
       tensorkeep scan model.pth
-      tensorkeep scan --format sarif . > scan.sarif
+      tensorkeep scan --fail-on dangerous --format sarif checkpoints/
     """
     options = Options(**given)  # type: ignore[arg-type]
     if baseline and write_baseline:
