@@ -25,6 +25,7 @@ PUBLIC = {
     "convert",
     "inspect",
     "open",
+    "safe_globals",
     "scan",
     "verify",
 }

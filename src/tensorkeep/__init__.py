@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tensorkeep.converting import convert
     from tensorkeep.inspecting import inspect
     from tensorkeep.scanning.targets import scan
+    from tensorkeep.scanning.weights_only import safe_globals
     from tensorkeep.verifying import verify
 
 __version__ = "0.1.0"
@@ -34,6 +35,7 @@ __all__ = [
     "convert",
     "inspect",
     "open",
+    "safe_globals",
     "scan",
     "verify",
 ]
@@ -44,6 +46,7 @@ _LAZY = {
     "convert": ("tensorkeep.converting", "convert"),
     "inspect": ("tensorkeep.inspecting", "inspect"),
     "open": ("tensorkeep.checkpoints.opening", "open_checkpoint"),
+    "safe_globals": ("tensorkeep.scanning.weights_only", "safe_globals"),
     "scan": ("tensorkeep.scanning.targets", "scan"),
     "verify": ("tensorkeep.verifying", "verify"),
 }

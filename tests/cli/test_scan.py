@@ -266,3 +266,19 @@ def test_an_explanation_on_a_terminal(terminal, hostile_digits):
 def test_a_class_of_this_module_is_really_unknown(place, cli):
     write(place / "b.pth", pickle.dumps(Thing(), 2))
     assert cli("scan", "b.pth").code == 1
+
+
+def test_what_torch_would_need(place, cli, digits, hostile_digits):
+    assert cli("scan", "--safe-globals", digits).out.startswith("loads ")
+    suspicious(place / "a.pth")
+    done = cli("scan", "--safe-globals", "a.pth")
+    assert done.code == 0
+    assert "torch.serialization.add_safe_globals([" in done.out
+    assert "    app.Thing," in done.out
+    done = cli("scan", "--safe-globals", "a.pth", hostile_digits)
+    assert done.code == 1
+    assert "Allow nothing" in done.out
+    report = json.loads(cli("scan", "--safe-globals", "--format", "json", "a.pth").out)
+    assert (report["schema"], report["files"][0]["needed"][0]["name"]) == (1, "app.Thing")
+    assert cli("scan", "--safe-globals", "--format", "sarif", "a.pth").code == 2
+    assert cli("scan", "--safe-globals", "gone.pth").code == 2

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from tensorkeep.cli import needed
 from tensorkeep.cli.options import EXISTING
 from tensorkeep.cli.output import show, show_json
 from tensorkeep.cli.progress import reporter
@@ -63,12 +64,16 @@ class Options:
 @click.option("--no-config", is_flag=True, help="Read no settings.")
 @click.option("--baseline", type=EXISTING, help="Findings in this file do not count.")
 @click.option("--write-baseline", type=EXISTING, help="Write what is found to this file.")
+@click.option(
+    "--safe-globals", is_flag=True, help="Say what torch.load(weights_only=True) would need."
+)
 def command(
     targets: tuple[str, ...],
     config: str | None,
     no_config: bool,
     baseline: str | None,
     write_baseline: str | None,
+    safe_globals: bool,
     **given: object,
 ) -> int:
     """Say what loading a file would run, and what is odd about it. Nothing is run.
@@ -81,6 +86,8 @@ def command(
       tensorkeep scan --fail-on dangerous --format sarif checkpoints/
     """
     options = Options(**given)  # type: ignore[arg-type]
+    if safe_globals:
+        return needed.show_needed(targets, options.form)
     if baseline and write_baseline:
         remedy = "Leave out one of them."
         raise BadArgument("--baseline", expected="no --write-baseline", got="both", remedy=remedy)

@@ -101,15 +101,16 @@ def load(
 
 def _execute(machine: Machine, program: Program, where: str, table: tuple[Handler, ...]) -> None:
     data = machine.data
-    pos, count = machine.start, 0
+    pos, used = machine.start, [0] * 256
     try:
         while True:
             pos = machine.pause(pos)
             while pos < machine.bound:
-                pos = table[data[pos]](machine, pos + 1)
-                count += 1
+                code = data[pos]
+                pos = table[code](machine, pos + 1)
+                used[code] += 1
     except Halt as halt:
-        count += 1
+        used[data[pos]] += 1
         program.value, program.end = halt.value, halt.end
         if machine.frame_end > halt.end:
             machine.note("frame-crosses-stop", _LOST_BYTES, halt.end)
@@ -122,7 +123,8 @@ def _execute(machine: Machine, program: Program, where: str, table: tuple[Handle
         short = _shortage(machine, pos)
         program.cut = short.got == ENDED
         program.error = _error(machine, short, pos, where)
-    program.opcodes = count
+    program.opcodes = sum(used)
+    program.used = frozenset(NAMES[code] for code, count in enumerate(used) if count)
     if program.error is not None:
         program.end = pos
 

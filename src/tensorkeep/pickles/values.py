@@ -176,8 +176,8 @@ class Program:
     `start` and `end` enclose the program, STOP included; where `error` is set, `end` is the
     offset of the opcode that failed, `value` is None, and the rest holds what CPython would have
     done before it. `trace` holds imports, calls and effects in the order of execution.
-    `opcodes` counts those executed. Effects that are plain data (an item appended to a list,
-    set in a dict, added to a set) have happened and are not listed.
+    `opcodes` counts those executed, `used` has their names. Effects that are plain data (an item
+    appended to a list, set in a dict, added to a set) have happened and are not listed.
 
     `changed` keeps, by `id()`, the offset of the last such change of each native container that
     changed after the first import or persistent id. A call whose arguments hold a container
@@ -196,6 +196,7 @@ class Program:
     value: object = field(default=None, repr=False)
     protocol: int = 0
     opcodes: int = 0
+    used: frozenset[str] = frozenset()
     trace: list[Import | Call | Effect] = field(default_factory=list, repr=False)
     persistents: list[Persistent] = field(default_factory=list, repr=False)
     anomalies: list[Anomaly] = field(default_factory=list)

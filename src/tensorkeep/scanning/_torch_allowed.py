@@ -73,12 +73,47 @@ REGISTERED = {
 }
 
 # The opcodes that it knows.
-OPCODES = frozenset(
+_OPCODES_TEXT = (
     "APPEND APPENDS BINFLOAT BINGET BININT BININT1 BININT2 BINPERSID BINPUT BINUNICODE BUILD "
-    "EMPTY_DICT EMPTY_LIST EMPTY_SET EMPTY_TUPLE GLOBAL LONG1 LONG_BINGET LONG_BINPUT MARK NEWFALSE "
-    "NEWOBJ NEWTRUE NONE PROTO REDUCE SETITEM SETITEMS SHORT_BINSTRING STOP TUPLE TUPLE1 TUPLE2 "
-    "TUPLE3".split()
+    "EMPTY_DICT EMPTY_LIST EMPTY_SET EMPTY_TUPLE GLOBAL LONG1 LONG_BINGET LONG_BINPUT MARK "
+    "NEWFALSE NEWOBJ NEWTRUE NONE PROTO REDUCE SETITEM SETITEMS SHORT_BINSTRING STOP "
+    "TUPLE TUPLE1 TUPLE2 TUPLE3"
 )
+OPCODES = frozenset(_OPCODES_TEXT.split())
 
 # What SETITEM and SETITEMS may fill. APPEND and APPENDS take lists only, and there is no ADDITEMS.
 FILLABLE = frozenset({"collections.OrderedDict", "collections.Counter"})
+
+# BUILD looks at the class of the object, which is not always named in the file: what these
+# functions return.
+RETURNS = {
+    "numpy.random._pickle.__randomstate_ctor": "numpy.random.mtrand.RandomState",
+    "numpy.random._pickle.__generator_ctor": "numpy.random._generator.Generator",
+    "torch._utils._rebuild_tensor": "torch.Tensor",
+    "torch._utils._rebuild_tensor_v2": "torch.Tensor",
+    "torch._utils._rebuild_parameter": "torch.nn.parameter.Parameter",
+}
+
+# numpy's dtypes have a class each, by kind and bytes ("f8").
+DTYPE_CLASSES = {
+    "b1": "BoolDType",
+    "i1": "Int8DType",
+    "i2": "Int16DType",
+    "i4": "Int32DType",
+    "i8": "Int64DType",
+    "u1": "UInt8DType",
+    "u2": "UInt16DType",
+    "u4": "UInt32DType",
+    "u8": "UInt64DType",
+    "f2": "Float16DType",
+    "f4": "Float32DType",
+    "f8": "Float64DType",
+    "f16": "LongDoubleDType",
+    "c8": "Complex64DType",
+    "c16": "Complex128DType",
+    "c32": "CLongDoubleDType",
+    "M8": "DateTime64DType",
+    "m8": "TimeDelta64DType",
+}
+# Those whose size is part of the name: "S5", "U12", "V16", "O8".
+DTYPE_KINDS = {"S": "BytesDType", "U": "StrDType", "V": "VoidDType", "O": "ObjectDType"}

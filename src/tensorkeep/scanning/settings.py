@@ -27,7 +27,7 @@ _T = TypeVar("_T")
 NAME = "tensorkeep.toml"
 # The rules that an entry without a digest can answer: they say no more than "nobody knows this
 # name". Everything else is about what a file does with a name, and that is for the exact file.
-BY_NAME = frozenset({"pickle/unknown-call", "pickle/unknown-import"})
+BY_NAME = frozenset({"pickle/unknown-call", "pickle/unknown-class", "pickle/unknown-import"})
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _GLOBAL = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 
