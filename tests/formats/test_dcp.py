@@ -353,3 +353,34 @@ def test_a_metadata_that_is_named_opens_the_folder(saved):
     path = saved({"w": torch.ones(2)})
     with tk.open(path / ".metadata") as ckpt:
         assert list(ckpt) == ["w"]
+
+
+def test_safetensors_of_every_rank(ranks, tmp_path, bits, flat):
+    expected = flat(consolidated(ranks / "sharded", tmp_path))
+    expected = {name: value for name, value in expected.items() if "block" not in name}
+    same(ranks / "parts", expected, bits, flat)
+    report = tk.inspect(ranks / "parts")
+    assert (report.format, report.container) == ("dcp_safetensors", "directory")
+    assert len(report.parts) == RANKS
+    assert tk.verify(ranks / "parts").damaged == []
+    assert tk.scan(ranks / "parts").verdict == "safe"
+    tk.convert(ranks / "parts", tmp_path / "out.safetensors", verify=True)
+    written = load_file(tmp_path / "out.safetensors")
+    assert {name: bits(value) for name, value in written.items()} == {
+        name: bits(value) for name, value in expected.items()
+    }
+
+
+def test_safetensors_of_every_rank_put_together_by_torch(ranks, bits, flat):
+    written = load_file(next((ranks / "together").glob("*.safetensors")))
+    same(ranks / "together", written, bits, flat)
+    assert "grid.rows" in written
+
+
+def test_a_rank_that_is_missing_leaves_a_hole(ranks, tmp_path):
+    path = tmp_path / "parts"
+    shutil.copytree(ranks / "parts", path)
+    next(path.glob("shard-00002-*")).unlink()
+    report = tk.inspect(path)
+    assert "row.line" in {name for name, _ in report.unread}
+    assert not tk.verify(path).ok

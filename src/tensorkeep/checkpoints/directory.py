@@ -12,7 +12,7 @@ from tensorkeep import formats
 from tensorkeep.checkpoints.kept import KeptFolder
 from tensorkeep.errors import BadArgument, NotACheckpoint, NotFound, ReadError
 from tensorkeep.facts import Limits
-from tensorkeep.formats import dcp, sharded
+from tensorkeep.formats import dcp, dcp_shards, sharded
 from tensorkeep.formats.contents import Contents, Graft, plain
 from tensorkeep.stores import Folder
 
@@ -81,6 +81,11 @@ def _weights(folder: Folder, names: list[str], read_part: ReadPart, limits: Limi
         contents = sharded.read_index(folder, indexes[0], read_part, limits)
         contents.notes += [f"{other} was not used; {indexes[0]} was" for other in indexes[1:]]
         return contents
+    pieces = dcp_shards.named(names)
+    if pieces:
+        parts = {name: read_part(name) for name in pieces}
+        if any(dcp_shards.INFO in inside.metadata for inside in parts.values()):
+            return dcp_shards.read(parts)
     groups = sharded.numbered(names)
     if len(groups) == 1:
         return sharded.read_numbered(folder, next(iter(groups.values())), read_part)
