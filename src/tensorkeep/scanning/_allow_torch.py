@@ -8,16 +8,18 @@ Source: torch 2.13 `torch/_utils.py` (`_rebuild_*`), `torch/_tensor.py` (`_reduc
 from __future__ import annotations
 
 from tensorkeep.dtypes import BY_NAME, BY_STORAGE
-from tensorkeep.pickles import Global, Persistent
+from tensorkeep.pickles import Call, Global, Persistent
 from tensorkeep.scanning._allow_kinds import (
     Entry,
     KindOf,
     Rule,
     any_of,
     empty_hooks,
+    is_named,
     takes,
     whole_numbers,
 )
+from tensorkeep.scanning._allow_table import kind_of
 from tensorkeep.scanning._allow_tensor_names import TENSOR_NAMES
 
 _CUDA_STORAGES_TEXT = (
@@ -162,6 +164,31 @@ def _mention(module: str, name: str, what: str, kind: str) -> Entry:
     return Entry(module, name, f"is only mentioned: {what}", reference=kind)
 
 
+def _given_bytes(args: tuple[object, ...], _: KindOf) -> bool:
+    return len(args) == 1 and given_bytes(args[0]) is not None
+
+
+def given_bytes(value: object) -> bytes | None:
+    """Bytes as a file gives them: themselves, or text encoded (protocols 0 to 2)."""
+    if type(value) is bytes:
+        return value
+    if not isinstance(value, Call) or not is_named(value.func, "_codecs", "encode"):
+        return None
+    args = value.args
+    if type(args) is not tuple or len(args) != 2 or type(args[0]) is not str:
+        return None
+    try:
+        return args[0].encode("latin-1") if args[1] in ("latin1", "latin-1") else None
+    except UnicodeEncodeError:
+        return None
+
+
+def _generator_state(_: Call, args: tuple[object, ...]) -> bool:
+    # (seed, offset or None, state): torch checks the tensor's size and content.
+    return len(args) == 1 and type(args[0]) is tuple and _STATE(args[0], kind_of)
+
+
+_STATE = takes("int", "int|none", "tensor")
 _DEVICE = any_of(takes("str", "int?"), takes("device"))
 
 _PARTS = (
@@ -182,6 +209,29 @@ _PARTS = (
         reference="type",
         rule=_DEVICE,
         makes="device",
+    ),
+    Entry(
+        "torch.storage",
+        "_load_from_bytes",
+        "opens bytes of the file as a file of their own, which is judged as such",
+        call=True,
+        rule=_given_bytes,
+        makes="storage",
+    ),
+    Entry(
+        "torch._C",
+        "Generator",
+        "makes a generator of numbers; its state is checked when it is set",
+        call=True,
+        reference="plain-value",
+        rule=takes("device"),
+        makes="torch-generator",
+        effects={"BUILD": _generator_state},
+    ),
+    # At protocol 4 a memory format is this name, with its dot.
+    *(
+        Entry("torch._utils", f"torch.{name}", "is a constant", reference="constant")
+        for name in ("channels_last", "channels_last_3d", "contiguous_format", "preserve_format")
     ),
     Entry(
         "torch.serialization",

@@ -1,7 +1,7 @@
 """The names that a pickle may use and still be safe: exact entries, never a prefix.
 
-What is not here is at least suspicious. A new entry goes into `_allow_torch`, `_allow_stdlib` or
-`_allow_numpy`, with a rule on its arguments, the effects that its instances bear, one sentence of
+What is not here is at least suspicious. A new entry goes into one of the `_allow_*`
+modules, with a rule on its arguments, the effects that its instances bear, one sentence of
 why it is harmless, and a test that shows who writes it.
 """
 
@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from tensorkeep.scanning import (
     _allow_dcp,
+    _allow_enums,
     _allow_joblib,
     _allow_modules,
     _allow_numpy,
+    _allow_random,
     _allow_stdlib,
     _allow_torch,
 )
@@ -24,9 +26,11 @@ ENTRIES: tuple[Entry, ...] = (
     *_allow_torch.ENTRIES,
     *_allow_stdlib.ENTRIES,
     *_allow_numpy.ENTRIES,
+    *_allow_random.ENTRIES,
     *_allow_modules.ENTRIES,
     *_allow_dcp.ENTRIES,
     *_allow_joblib.ENTRIES,
+    *_allow_enums.ENTRIES,
 )
 
 ALLOWED.update({(entry.module, entry.name): entry for entry in ENTRIES})

@@ -11,6 +11,7 @@ from tensorkeep.checkpoints.checkpoint import Checkpoint
 from tensorkeep.errors import TensorkeepError
 from tensorkeep.facts import Anomaly, Finding, Limits, Verdict
 from tensorkeep.formats.contents import Contents
+from tensorkeep.scanning._inner import judge_unopened
 from tensorkeep.scanning.code import judge_code
 from tensorkeep.scanning.dialects import Dialect
 from tensorkeep.scanning.explaining import Explained, programs_of
@@ -53,7 +54,7 @@ def _own(contents: Contents, more: Iterable[Anomaly]) -> list[Finding]:
     if contents.error is not None and id(contents.error) not in own:
         findings.append(judge_error(contents.error, contents.format))
     findings += [judge_error(error, where) for where, error in contents.unreadable]
-    return findings
+    return findings + judge_unopened(contents)
 
 
 def _inside(where: str, found: Finding) -> Finding:

@@ -1,0 +1,40 @@
+"""Files that a pickle has a loader open, out of bytes of its own: each must have been judged."""
+
+from __future__ import annotations
+
+from tensorkeep.facts import Finding
+from tensorkeep.formats.contents import Contents
+from tensorkeep.pickles import Call, Program
+from tensorkeep.scanning._allow_kinds import is_named
+from tensorkeep.scanning._allow_torch import given_bytes
+from tensorkeep.scanning.words import Place, finding
+
+_UNSEEN = "The bytes are a file that loading would run, and nothing here has looked into them"
+
+
+def judge_unopened(contents: Contents) -> list[Finding]:
+    """A finding if a program loads bytes that no reader has opened.
+
+    The allowlist takes `torch.storage._load_from_bytes` on the word that its bytes are judged as
+    a file; a format that does not open them must not make that word empty.
+    """
+    if contents.unreadable:
+        return []  # the verdict is unknown at best
+    wanted = {where: _loaded(program) for where, program in contents.programs}
+    if sum(map(len, wanted.values())) <= len(contents.nested):
+        return []
+    where, calls = next((where, calls) for where, calls in wanted.items() if calls)
+    offset = min(calls.values())
+    what = "would run a file in its own bytes: torch.storage._load_from_bytes(...)"
+    return [finding("pickle/dangerous-call", Place(where, offset), what, _UNSEEN)]
+
+
+def _loaded(program: Program) -> dict[bytes, int]:
+    """The bytes that a program has opened as files, each with where it first does so."""
+    found: dict[bytes, int] = {}
+    for event in program.trace:
+        if type(event) is Call and is_named(event.func, "torch.storage", "_load_from_bytes"):
+            data = given_bytes(event.args[0]) if type(event.args) is tuple and event.args else None
+            if data is not None:
+                found.setdefault(data, event.offset)
+    return found
