@@ -158,11 +158,10 @@ TRAINER = (
     "optimizer.pt",
     "scheduler.pt",
     "rng_state.pth",
-    "training_args.bin",
 )
 PRETRAINED = ("whole/model.safetensors", "shards", "pytorch_model.bin")
 ACCELERATE = (
-    "safe/model.safetensors", "safe/optimizer.bin", "safe/scheduler.bin", "safe/sampler.bin",
+    "safe/model.safetensors", "safe/optimizer.bin", "safe/scheduler.bin",
     "safe/random_states_0.pkl", "safe/custom_checkpoint_0.pkl", "bin/pytorch_model.bin",
 )  # fmt: skip
 
@@ -171,4 +170,12 @@ CASES: dict[str, Case] = {
     **{f"trainer/{name}": partial(copied, trainer, name) for name in TRAINER},
     **{f"transformers/{name}": partial(copied, pretrained, name) for name in PRETRAINED},
     **{f"accelerate/{name}": partial(copied, accelerate, name) for name in ACCELERATE},
+}
+
+ODD: dict[str, tuple[Case, set[str]]] = {
+    # Plain classes of transformers and accelerate, whose modules run when they are imported.
+    "odd/training-args": (
+        partial(copied, trainer, "training_args.bin"),
+        {"pickle/unknown-class"},
+    ),
 }

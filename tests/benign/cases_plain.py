@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import array
 import collections
 import datetime
 import decimal
@@ -12,11 +13,15 @@ import ipaddress
 import pathlib
 import re
 import signal
+import socket
 import types
 import uuid
 from typing import Any
 
 import numpy as np
+import torch
+import torch.distributed.fsdp
+import torch.nn.attention.bias
 from writing import Case, Make, pickled, torch_zip
 
 PROTOCOLS = range(6)
@@ -80,11 +85,45 @@ def namespaces() -> list[Any]:
 
 
 def enums() -> list[Any]:
-    return [http.HTTPStatus.OK, signal.SIGINT, uuid.SafeUUID.unknown, re.IGNORECASE | re.DOTALL]
+    return [
+        http.HTTPStatus.OK, signal.SIGINT, uuid.SafeUUID.unknown, re.IGNORECASE | re.DOTALL,
+        socket.AF_INET, http.HTTPMethod.GET, torch.distributed.fsdp.ShardingStrategy.FULL_SHARD,
+        torch.nn.attention.bias.CausalVariant.UPPER_LEFT,
+    ]  # fmt: skip
 
 
-def addresses() -> list[Any]:
-    return [ipaddress.ip_address("127.0.0.1"), ipaddress.ip_address("::1")]
+def other_values() -> list[Any]:
+    return [
+        ipaddress.ip_address("127.0.0.1"), ipaddress.ip_address("::1"),
+        ipaddress.ip_network("10.0.0.0/8"), array.array("f", [1, 2]), array.array("b", [-1]),
+    ]  # fmt: skip
+
+
+def random_generators() -> list[Any]:
+    random = np.random
+    return [
+        random.default_rng(0), random.Generator(random.MT19937(1)), random.Philox(1),
+        random.SFC64(1), random.PCG64DXSM(1), random.RandomState(1), random.SeedSequence(4),
+        random.default_rng([1, 2]).spawn(1)[0],
+    ]  # fmt: skip
+
+
+def random_states() -> dict[str, Any]:
+    return {
+        "python": __import__("random").Random(0).getstate(),
+        "numpy": np.random.RandomState(0).get_state(),
+        "generator": np.random.default_rng(0).bit_generator.state,
+        "torch": torch.get_rng_state(),
+    }
+
+
+def masked() -> list[Any]:
+    return [np.ma.array([1.0, 2.0], mask=[False, True]), np.ma.masked_equal([1, 2], 2)]
+
+
+def nested_records() -> list[Any]:
+    inner = np.dtype([("x", "f4"), ("y", "f4")])
+    return [np.zeros(2, np.dtype([("p", inner), ("q", "f4", (2, 3)), ("r", inner, (2,))]))]
 
 
 RECORD = np.dtype([("a", "f4"), ("b", "<i8"), ("c", "S3"), ("d", "U2")], align=True)
@@ -131,6 +170,12 @@ VALUES: dict[str, Make] = {
     "uuids": uuids,
     "paths": paths,
     "namespaces": namespaces,
+    "enums": enums,
+    "other-values": other_values,
+    "random-generators": random_generators,
+    "random-states": random_states,
+    "numpy-masked": masked,
+    "numpy-nested-records": nested_records,
     "numpy-scalars": scalars,
     "numpy-arrays": arrays,
     "numpy-structured": structured,
@@ -145,7 +190,12 @@ CASES: dict[str, Case] = {
         f"plain/{name}-protocol-{n}": pickled(make, n)
         for name, make in VALUES.items()
         for n in PROTOCOLS
+        if n > 1 or make is not random_states  # a tensor needs protocol 2
     },
+    "plain/memory-formats": torch_zip(
+        lambda: [torch.channels_last, torch.contiguous_format], pickle_protocol=4
+    ),
+    **{f"plain/torch-generator-protocol-{n}": pickled(torch.Generator, n) for n in range(2, 6)},
 }
 
 

@@ -292,7 +292,7 @@ _MORE_VALUES = (
         _makes(
             "ipaddress",
             name,
-            takes("int" if name.endswith("Address") else "str"),
+            takes("int|str"),
             "address",
             "holds a number",
             reference="plain-value",
