@@ -34,6 +34,12 @@ class Outcome:
         return found + ([f"died of {self.died}"] if self.died else [])
 
     @property
+    def works(self) -> bool:
+        """Whether a payload happened, or was refused as it began; a name alone is none."""
+        called = any(not found.startswith("name ") for found in self.violations)
+        return bool(called or self.events or self.changed or self.died)
+
+    @property
     def loaded(self) -> bool:
         return "loaded" in self.loads.values()
 

@@ -19,97 +19,21 @@ NUMBERS = (
     *(0, 1, -1, 2, 3, 7, 8, 16, 63, 64, 127, 128, 255, 256, 1 << 15, 1 << 16, (1 << 31) - 1),
     *(1 << 31, 1 << 32, (1 << 63) - 1, 1 << 63, -(1 << 31), -(1 << 63), 1 << 64, 10**30),
 )
-WORDS = [
-    "append",
-    "extend",
-    "add",
-    "__setstate__",
-    "__reduce__",
-    "__class__",
-    "__dict__",
-    "__call__",
-    "__getattr__",
-    "__del__",
-    "__hash__",
-    "__eq__",
-    "__len__",
-    "forward",
-    "training",
-    "state_dict",
-    "parameters",
-    "_parameters",
-    "_buffers",
-    "_modules",
-    "_forward_hooks",
-    "_forward_pre_hooks",
-    "_backward_hooks",
-    "_backward_pre_hooks",
-    "_state_dict_hooks",
-    "_load_state_dict_pre_hooks",
-    "_load_state_dict_post_hooks",
-    "_is_full_backward_hook",
-    "weight",
-    "bias",
-    "_non_persistent_buffers_set",
-    "_call_impl",
-    "_compiled_call_impl",
-    "_forward_hooks_with_kwargs",
-    "eval",
-    "_forward_hooks_always_called",
-    "_state_dict_pre_hooks",
-    "_get_name",
-    "extra_repr",
-    "activation",
-    "dtype",
-    "shape",
-    "data",
-    "grad",
-    "_metadata",
-    "default_factory",
-    "items",
-    "keys",
-    "values",
-    "get",
-    "update",
-    "copy",
-    "_get_kwargs",
-    "x",
-    "name",
-    "int",
-    "is_safe",
-    "cpu",
-    "meta",
-    "cuda:0",
-    "latin1",
-    "utf-8",
-    "f8",
-    "<f4",
-    "|V8",
-    "|O8",
-    "<U4",
-    "S3",
-    "M8[us]",
-    "<M8[ns]",
-    "V0",
-    "U0",
-    "torch.strided",
-    "torch.sparse_coo",
-    "torch.sparse_csr",
-    "torch.sparse_csc",
-    "storage",
-    "0",
-    "1",
-    "num_layers",
-    "mode",
-    "_all_weights",
-    "_flat_weights",
-    "_flat_weights_names",
-    "inplace",
-    "in_features",
-    "out_features",
-    "padding_mode",
-    "normalized_shape",
-]
+_WORDS_TEXT = (
+    "append extend add __setstate__ __reduce__ __class__ __dict__ __call__ __getattr__ __del__ "
+    "__hash__ __eq__ __len__ forward training state_dict parameters _parameters _buffers "
+    "_modules _forward_hooks _forward_pre_hooks _backward_hooks _backward_pre_hooks "
+    "_state_dict_hooks _load_state_dict_pre_hooks _load_state_dict_post_hooks "
+    "_is_full_backward_hook weight bias _non_persistent_buffers_set _call_impl "
+    "_compiled_call_impl _forward_hooks_with_kwargs eval _forward_hooks_always_called "
+    "_state_dict_pre_hooks _get_name extra_repr activation dtype shape data grad _metadata "
+    "default_factory items keys values get update copy _get_kwargs x name int is_safe cpu meta "
+    "cuda:0 latin1 utf-8 f8 <f4 |V8 |O8 <U4 S3 M8[us] <M8[ns] V0 U0 torch.strided "
+    "torch.sparse_coo torch.sparse_csr torch.sparse_csc storage 0 1 num_layers mode "
+    "_all_weights _flat_weights _flat_weights_names inplace in_features out_features "
+    "padding_mode normalized_shape "
+)
+WORDS = tuple(_WORDS_TEXT.split())
 PROTOCOLS = (0, 1, 2, 2, 2, 3, 4, 4, 4, 5)
 _DEEPEST = 40
 _LONGEST = 64

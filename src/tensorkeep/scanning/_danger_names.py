@@ -33,7 +33,8 @@ GROUPS: tuple[tuple[str, str], ...] = (
     (
         "would start a process or a shell command",
         _of("os posix nt", _OS_PROCESS) + " subprocess _posixsubprocess pty commands popen2 "
-        "platform.popen asyncio.create_subprocess_exec asyncio.create_subprocess_shell "
+        "platform.popen asyncio.create_subprocess_exec pipes _bootsubprocess test.support "
+        "asyncio.create_subprocess_shell "
         "asyncio.subprocess asyncio.unix_events asyncio.base_events asyncio.base_subprocess "
         "multiprocessing _multiprocessing concurrent.futures.process distutils.spawn "
         "setuptools._distutils.spawn _osx_support _aix_support uuid._get_command_stdout "
@@ -47,7 +48,10 @@ GROUPS: tuple[tuple[str, str], ...] = (
         + " runpy code.interact code.InteractiveConsole code.InteractiveInterpreter "
         "code.compile_command codeop timeit trace.Trace trace.main cProfile profile.run "
         "profile.runctx profile.Profile hotshot pdb bdb doctest unittest lib2to3 idlelib pydoc "
-        "_testcapi _xxsubinterpreters _interpreters IPython ipykernel torch.hub torch._inductor "
+        "_testcapi _xxsubinterpreters rlcompleter cgitb turtledemo _lsprof _tkinter "
+        "torch.utils.benchmark "
+        "torch.utils.hipify "
+        "_interpreters IPython ipykernel torch.hub torch._inductor "
         "torch._dynamo torch._export torch.fx.graph_module torch.fx._symbolic_trace torch.compile "
         "torch._jit_internal torch.jit.frontend torch.testing torch._numpy.testing "
         "torch.utils.bottleneck torch.onnx.utils torch.package torch._library torch.library "
@@ -67,7 +71,12 @@ GROUPS: tuple[tuple[str, str], ...] = (
         "builtins.open builtins.file codecs.open shutil tempfile fileinput linecache tokenize.open "
         "glob filecmp zipfile tarfile gzip bz2 lzma zipapp shelve dbm _dbm _gdbm anydbm sqlite3 "
         "_sqlite3 logging.FileHandler logging.handlers logging.basicConfig mmap netrc py_compile "
-        "compileall numpy.save numpy.savetxt numpy.savez numpy.savez_compressed "
+        "compileall numpy.save xml.dom xml.sax xml.etree.ElementTree.parse "
+        "xml.etree.ElementTree.iterparse "
+        "mailbox aifc wave sunau sndhdr imghdr ossaudiodev nis gettext mimetypes sysconfig uu "
+        "argparse.FileType codecs.EncodedFile inspect.getsource pyclbr tabnanny msilib _msi cgi "
+        "torch.utils.show_pickle torch.utils.model_dump numpy.savetxt numpy.savez "
+        "numpy.savez_compressed "
         "numpy.fromfile numpy.genfromtxt numpy.loadtxt numpy.memmap numpy.DataSource "
         "numpy.lib._datasource numpy.lib.npyio numpy.lib._npyio_impl numpy.lib.format torch.save "
         "torch.from_file torch.UntypedStorage.from_file torch.FloatStorage.from_file "
@@ -110,11 +119,14 @@ GROUPS: tuple[tuple[str, str], ...] = (
         "builtins.reduce threading _thread dummy_threading sched concurrent atexit signal "
         "_signal faulthandler contextlib.ExitStack weakref.finalize numpy.vectorize "
         "numpy.apply_along_axis numpy.apply_over_axes numpy.piecewise numpy.frompyfunc "
-        "numpy.fromfunction numpy.lib._function_base_impl torch.func torch._functorch torch.vmap",
+        "numpy.fromfunction numpy.lib._function_base_impl torch.utils._pytree "
+        "torch.utils._cxx_pytree torch.utils.checkpoint torch.autograd.functional torch.func "
+        "torch._functorch torch.vmap",
     ),
     (
         "would read another pickle, with everything that it may run",
-        "pickle _pickle cPickle pickletools dill cloudpickle jsonpickle joblib.load yaml _yaml "
+        "pickle _pickle cPickle pickletools pstats dill cloudpickle jsonpickle joblib.load yaml "
+        "_yaml "
         "pandas.read_pickle numpy.load torch.load torch.storage._load_from_bytes "
         "torch.serialization.load torch.serialization._load torch.serialization._legacy_load "
         "torch.jit.load torch.jit._serialization torch.export.load "
@@ -132,6 +144,10 @@ GROUPS: tuple[tuple[str, str], ...] = (
         "would change or end the running process",
         _of("os posix nt", _OS_STATE)
         + " sys builtins.exit builtins.quit _sitebuiltins gc resource copyreg.pickle "
+        "tracemalloc _tracemalloc time.sleep "
+        "locale.setlocale numpy.seterr numpy.setbufsize numpy.set_printoptions logging.disable "
+        "logging.shutdown logging.setLoggerClass torch.set_rng_state torch.set_printoptions "
+        "torch.set_grad_enabled torch.use_deterministic_algorithms torch.seed torch.backends "
         "copyreg.constructor copyreg.add_extension copyreg.remove_extension "
         "copyreg.clear_extension_cache warnings.filterwarnings warnings.simplefilter "
         "random.seed numpy.random.seed numpy.random.set_state torch.manual_seed torch.random "

@@ -48,9 +48,10 @@ def behind_a_door(name: str) -> str:
     for index, part in enumerate(parts):
         if is_dunder(part):
             return RESOLVES
-        if part in _DOORS:
-            rest = ".".join(parts[index : index + 2])
-            return _TABLE.get(rest) or _TABLE.get(part) or RESOLVES
+        door = part.lstrip("_")  # the standard library imports under such names: random._os
+        if door in _DOORS:
+            rest = ".".join([door, *parts[index + 1 : index + 2]])
+            return _TABLE.get(rest) or _TABLE.get(door) or RESOLVES
     return ""
 
 

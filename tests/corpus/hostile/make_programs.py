@@ -1,0 +1,216 @@
+"""Hostile pickles by their opcodes: kinds C, D (ends of streams), K (against scanners), L (errors).
+
+python tests/corpus/hostile/make_programs.py needs the standard library only. What a scan must
+find is written by hand: code that a loader would have run by then is dangerous, whatever follows.
+"""
+
+from __future__ import annotations
+
+import errno
+import struct
+
+from make import DANGEROUS, SUSPICIOUS, UNKNOWN, keep
+from tricks import (
+    ARG,
+    CALL,
+    EVIL,
+    HONEST,
+    NAMESPACE,
+    OD,
+    P2,
+    P4,
+    SYSTEM,
+    checkpoint,
+    g,
+    sg,
+    state_dict,
+    u,
+)
+
+RUNS = "pickle/dangerous-call"
+CHANGES = "pickle/changes-global"
+STRANGER = g("models", "make")
+HARMLESS = (
+    "acos acosh asin asinh atan cbrt ceil cos cosh degrees erf erfc exp exp2 expm1 fabs floor "
+    "factorial frexp gamma isfinite isinf isnan isqrt lgamma log log10 log1p log2 modf radians "
+    "sin sinh sqrt tan tanh trunc ulp"
+).split()
+
+
+def opcodes():
+    ones = b"(K\x01"
+    changed = {
+        "slots_on_a_class": g("argparse", "Namespace") + b"N}" + u("x") + b"K\x01s\x86b",
+        "item_into_environ": g("os", "environ") + u("TENSORKEEP") + u("1") + b"s",
+        "extend_meta_path": g("sys", "meta_path") + ones + b"e",
+        "state_on_a_type": g("builtins", "type") + b"N\x85R}" + u("x") + b"K\x01sb",
+        "items_into_dispatch_table": g("copyreg", "dispatch_table") + b"K\x01K\x02s",
+    }  # fmt: skip
+    for name, value in changed.items():
+        keep(name, "C", DANGEROUS, CHANGES, checkpoint(state_dict(value)))
+    runs = {
+        "function_doubled": SYSTEM + b"20" + ARG + b"R",
+        "function_from_text_memo": SYSTEM + b"p7\n0g7\n" + ARG + b"R",
+        "inst_in_protocol_4": P4 + b"(" + u("echo tensorkeep") + b"ios\nsystem\n",
+        "argument_popped_and_put_back": SYSTEM + ARG + b"q\x090h\x09R",
+        "marks_around_a_call": b"(" + CALL + b"1N",
+    }
+    for name, value in runs.items():
+        keep(name, "C", DANGEROUS, RUNS, checkpoint(state_dict(value)))
+    keyword = sg("collections", "OrderedDict") + b")}" + u("x") + b"K\x01s\x92"
+    keep(
+        "keyword_arguments",
+        "C",
+        SUSPICIOUS,
+        "pickle/odd-arguments",
+        checkpoint(state_dict(keyword, proto=P4)),
+    )
+    # The class attribute of an instance, and a state that is a call's result.
+    cls = NAMESPACE + b"}" + u("__class__") + g("collections", "OrderedDict") + b"sb"
+    keep("class_in_state", "C", SUSPICIOUS, "pickle/shadowing-key", checkpoint(state_dict(cls)))
+    keep(
+        "state_that_is_made",
+        "C",
+        SUSPICIOUS,
+        "pickle/odd-effect",
+        checkpoint(state_dict(NAMESPACE + OD + b"b")),
+    )
+
+
+def streams():
+    honest = checkpoint(EVIL + HONEST)
+    keep("code_in_the_first_of_two", "D", DANGEROUS, f"{RUNS} container/hidden-bytes", honest)
+    keep(
+        "zeros_after_stop",
+        "D",
+        SUSPICIOUS,
+        "container/hidden-bytes",
+        checkpoint(HONEST + bytes(4096)),
+    )
+    odd = "pickle/odd-structure"
+    keep("protocol_twice", "D", SUSPICIOUS, odd, checkpoint(P2 + HONEST))
+    keep("protocol_late", "D", SUSPICIOUS, odd, checkpoint(b"N0" + HONEST))
+    body = b"\x80\x04\x95" + struct.pack("<Q", 4) + state_dict(proto=b"")
+    keep("frame_ends_in_a_value", "D", SUSPICIOUS, odd, checkpoint(body))
+    inner = state_dict(proto=b"")
+    over = b"\x80\x04\x95" + struct.pack("<Q", len(inner) + 4) + inner + b"N00."
+    keep("frame_past_stop", "D", SUSPICIOUS, odd, checkpoint(over))
+    run = {
+        "no_protocol": state_dict(CALL, proto=b""),
+        "junk_of_marks": P2 + b"(1" * 300_000 + CALL + b".",
+        "junk_of_frames": P4 + (b"\x95" + bytes(8)) * 50_000 + CALL + b".",
+        "junk_of_text": P2 + u("a" * 2_000_000) + b"0" + CALL + b".",
+        "junk_of_doubles": P2 + b"N" + b"20" * 300_000 + CALL + b".",
+        "junk_of_memo": P2 + b"N" + b"q\x00h\x000" * 100_000 + CALL + b".",
+    }
+    for name, pickle in run.items():
+        keep(name, "D", DANGEROUS, RUNS, checkpoint(pickle, deflate=True))
+
+
+def scanners():
+    # Names that are there: what is behind them is reached.
+    names = b"".join(g("errno", name) + b"0" for name in errno.errorcode.values()) * 20
+    flood = b"".join(g("math", name) + b"K\x01\x85R0" for name in HARMLESS) * 60
+    deep = b")" + b"\x85" * 3_000
+    chain = NAMESPACE + b"}" + u("x")
+    shared = b"]q\x00" + b"".join(b"0](h\x00h\x00eq\x00" for _ in range(40))
+    number = b"\x8b" + struct.pack("<i", 1_000_000) + b"\x7f" * 1_000_000
+    escapes = "\x1b]0;tensorkeep\x07\x1b[2J"
+    hidden = {
+        "flood_of_imports": names + CALL,
+        "flood_of_calls": flood + CALL,
+        "deep_argument": SYSTEM + deep + b"\x85R",
+        "chain_of_objects": chain * 2_000 + CALL + b"sb" * 2_000,
+        "object_in_itself": NAMESPACE + b"q\x00}" + u("me") + b"h\x00sb0" + CALL,
+        "list_in_itself": b"]q\x00h\x00a0" + SYSTEM + b"h\x00\x85R",
+        "shared_without_end": shared + b"0" + SYSTEM + b"h\x00\x85R",
+        "number_of_megabytes": SYSTEM + number + b"\x85R",
+        "not_a_number": SYSTEM + b"G\x7f\xf8" + bytes(6) + b"G\x7f\xf0" + bytes(6) + b"\x86R",
+        "text_of_megabytes": SYSTEM + u("a" * 2_000_000) + b"\x85R",
+        "many_arguments": SYSTEM + b"(" + b"N" * 500_000 + b"tR",
+        "argument_in_escapes": SYSTEM + u(escapes) + b"\x85R",
+    }  # fmt: skip
+    for name, value in hidden.items():
+        pickle = P2 + b"}" + u("extra") + value + b"s."
+        keep(name, "K", DANGEROUS, RUNS, checkpoint(pickle, deflate=True))
+    keys = (n * ((1 << 61) - 1) for n in range(1, 2_000))
+    alike = b"".join(b"\x8a\x0a" + key.to_bytes(10, "little") + b"N" for key in keys)
+    colliding = P2 + b"}(" + alike + b"u."
+    keep("colliding_keys", "K", UNKNOWN, "read/limit", checkpoint(colliding, deflate=True))
+    unknown = "pickle/unknown-call"
+    written = {
+        "name_in_escapes": sg("models\x1b[31m", "make\r\x1b[2K"),
+        "name_from_right_to_left": sg("models", "\u202emake\u2066"),
+        "name_in_markup": sg("models", "[red]<script>alert(1)</script>[/red]"),
+        "name_of_lines": sg("models\nos", "make\nsystem"),
+        "name_with_zeros": sg("models\0", "make\0"),
+        "name_of_a_megabyte": sg("models", "a" * 1_000_000),
+        "name_of_half_a_character": b"X\x09\x00\x00\x00models\xed\xa0\x80" + u("make") + b"\x93",
+        "name_like_an_option": sg("--format", "-o"),
+        "name_of_nothing": sg("models", " "),
+    }
+    for name, value in written.items():
+        pickle = state_dict(value + b")R", proto=P4)
+        keep(name, "K", SUSPICIOUS, unknown, checkpoint(pickle, deflate=True))
+    dots = sg("models", ".".join("a" * 200_000)) + b")R"
+    keep(
+        "name_of_dots",
+        "K",
+        SUSPICIOUS,
+        "pickle/dotted-name",
+        checkpoint(state_dict(dots, proto=P4), deflate=True),
+    )
+    keep(
+        "key_in_escapes",
+        "K",
+        SUSPICIOUS,
+        unknown,
+        checkpoint(P2 + b"}" + u(escapes) + STRANGER + b")Rs."),
+    )
+    cyclic = b"]q\x00h\x00a0" + STRANGER + b"h\x00\x85R"
+    keep("list_in_itself_given_away", "K", SUSPICIOUS, unknown, checkpoint(state_dict(cyclic)))
+    option = {"--explain.pth": checkpoint(state_dict(CALL))}
+    keep("file_like_an_option", "K", DANGEROUS, RUNS, option)
+
+
+def errors():
+    damaged = {
+        "truncated_text": b"X\xff\x00\x00\x00abc",
+        "truncated_name": b"cos\nsys",
+        "empty_stack": b"0000.",
+        "memo_that_is_not_there": b"h\x63.",
+        "frame_beyond_the_end": b"\x95" + struct.pack("<Q", 1 << 40) + b".",
+        "text_that_is_not_text": b"X\x02\x00\x00\x00\xff\xfe.",
+        "number_beyond_the_end": b"\x8b\xff\xff\xff\x7fN.",
+        "key_that_cannot_be_one": b"}]Ns.",
+        "memo_below_zero": b"p-1\n.",
+        "mark_that_is_not_there": b"0t.",
+        "call_of_a_number": b"K\x01)R.",
+        "state_of_a_number": b"K\x01}b.",
+        "extension_of_zero": b"\x82\x00.",
+        "digits_that_are_none": b"Iabc\n.",
+        "list_that_is_none": b"K\x01(Ne.",
+    }
+    for name, then in damaged.items():
+        keep(
+            f"code_before_{name}",
+            "L",
+            DANGEROUS,
+            f"{RUNS} read/damaged",
+            checkpoint(P4 + CALL + then),
+        )
+    unsupported = {"a_buffer_from_outside": b"\x97.", "protocol_6": b"\x80\x06."}
+    for name, then in unsupported.items():
+        rules = f"{RUNS} read/unsupported"
+        keep(f"code_before_{name}", "L", DANGEROUS, rules, checkpoint(P4 + CALL + then))
+    many = checkpoint(P4 + CALL + b"(" * 5_000_000 + b".", deflate=True)
+    keep("code_before_a_limit", "L", DANGEROUS, f"{RUNS} read/limit", many)
+    whole = checkpoint(state_dict(CALL))
+    keep("code_in_half_a_file", "L", UNKNOWN, "", whole[: len(whole) // 2])
+    lost = whole[: whole.rindex(b"PK\1\2")] + whole[whole.rindex(b"PK\5\6") :]
+    keep("code_in_a_damaged_directory", "L", UNKNOWN, "", lost)
+
+
+if __name__ == "__main__":
+    for group in (opcodes, streams, scanners, errors):
+        group()
