@@ -30,11 +30,46 @@ from tricks import (
 RUNS = "pickle/dangerous-call"
 CHANGES = "pickle/changes-global"
 STRANGER = g("models", "make")
-HARMLESS = (
-    "acos acosh asin asinh atan cbrt ceil cos cosh degrees erf erfc exp exp2 expm1 fabs floor "
-    "factorial frexp gamma isfinite isinf isnan isqrt lgamma log log10 log1p log2 modf radians "
-    "sin sinh sqrt tan tanh trunc ulp"
-).split()
+HARMLESS = [
+    "acos",
+    "acosh",
+    "asin",
+    "asinh",
+    "atan",
+    "cbrt",
+    "ceil",
+    "cos",
+    "cosh",
+    "degrees",
+    "erf",
+    "erfc",
+    "exp",
+    "exp2",
+    "expm1",
+    "fabs",
+    "floor",
+    "factorial",
+    "frexp",
+    "gamma",
+    "isfinite",
+    "isinf",
+    "isnan",
+    "isqrt",
+    "lgamma",
+    "log",
+    "log10",
+    "log1p",
+    "log2",
+    "modf",
+    "radians",
+    "sin",
+    "sinh",
+    "sqrt",
+    "tan",
+    "tanh",
+    "trunc",
+    "ulp",
+]
 
 
 def opcodes():

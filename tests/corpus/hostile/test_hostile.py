@@ -22,7 +22,7 @@ LIBRARIES = (
     SOURCE,
     *{sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")},
 )
-KINDS = set("BCDEFGHIJ")
+KINDS = set("ABCDEFGHIJKL")
 WEIGHT = struct.pack("<4f", 1, 2, 3, 4)
 SLOWEST = 20  # seconds of processor time for one verb
 
