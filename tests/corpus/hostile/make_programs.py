@@ -30,46 +30,12 @@ from tricks import (
 RUNS = "pickle/dangerous-call"
 CHANGES = "pickle/changes-global"
 STRANGER = g("models", "make")
-HARMLESS = [
-    "acos",
-    "acosh",
-    "asin",
-    "asinh",
-    "atan",
-    "cbrt",
-    "ceil",
-    "cos",
-    "cosh",
-    "degrees",
-    "erf",
-    "erfc",
-    "exp",
-    "exp2",
-    "expm1",
-    "fabs",
-    "floor",
-    "factorial",
-    "frexp",
-    "gamma",
-    "isfinite",
-    "isinf",
-    "isnan",
-    "isqrt",
-    "lgamma",
-    "log",
-    "log10",
-    "log1p",
-    "log2",
-    "modf",
-    "radians",
-    "sin",
-    "sinh",
-    "sqrt",
-    "tan",
-    "tanh",
-    "trunc",
-    "ulp",
-]
+_HARMLESS_TEXT = (
+    "acos acosh asin asinh atan cbrt ceil cos cosh degrees erf erfc exp exp2 expm1 fabs floor "
+    "factorial frexp gamma isfinite isinf isnan isqrt lgamma log log10 log1p log2 modf radians "
+    "sin sinh sqrt tan tanh trunc ulp"
+)
+HARMLESS = _HARMLESS_TEXT.split()
 
 
 def opcodes():
