@@ -15,7 +15,7 @@ MEMORY = 1 << 30  # bytes of address space: a bomb that goes off ends the proces
 
 # What the interpreter does to itself when modules are imported or objects are made.
 HARMLESS = {"import", "marshal.loads", "object.__setattr__", "builtins.id", "sys._getframe"}
-HARMLESS |= {"os.listdir", "os.scandir", "os.walk"}
+HARMLESS |= {"os.listdir", "os.scandir", "os.walk", "array.__new__"}
 
 events = []
 now = ""
