@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import tarfile
 import zipfile
 
 import numpy as np
@@ -165,13 +164,6 @@ def test_objects_without_tensors_are_values(save, tmp_path):
     assert "config" in dict(tk.convert(path, tmp_path / "out.safetensors").left_out)
 
 
-def tar():
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        archive.addfile(tarfile.TarInfo("storages"), io.BytesIO())
-    return buffer.getvalue()
-
-
 def gguf():
     return b"GGUF\3\0\0\0" + bytes(100)
 
@@ -190,7 +182,6 @@ def plain_zip():
 
 
 FILES = {
-    tar: "tar archive",
     gguf: "GGUF",
     numpy_file: "numpy",
 }

@@ -18,6 +18,7 @@ from tensorkeep.formats import (
     foreign,
     raw_pickle,
     safetensors,
+    tar_bundle,
     torch_legacy,
     zips,
 )
@@ -48,6 +49,7 @@ FORMATS: tuple[Format, ...] = (
     zips,
     safetensors,
     torch_legacy,
+    tar_bundle,
     compressed,
     raw_pickle,
 )

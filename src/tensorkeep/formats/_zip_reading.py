@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from tensorkeep.archives.zip import ZipArchive, ZipMember
 from tensorkeep.errors import Damaged, TensorkeepError
 from tensorkeep.facts import Anomaly, Limits
+from tensorkeep.formats._members import is_compiled
 from tensorkeep.formats._zip_storages import Storages
-from tensorkeep.formats.contents import Contents, Lens, Parts, Storage
+from tensorkeep.formats.contents import Code, Contents, Lens, Parts, Storage
 from tensorkeep.pickles import Call, Import, Program, run
 from tensorkeep.stores import Blob
 from tensorkeep.stores.memory import MemoryBlob
@@ -42,6 +43,7 @@ class ZipReading:
         self.programs: list[tuple[str, Program]] = []
         self.nested: list[tuple[str, Contents]] = []
         self.unreadable: list[tuple[str, TensorkeepError]] = []
+        self.code: list[Code] = []
         self.storages: dict[str, Storage] = {}
         self.facts = {"root": archive.root or ""}
         self._known: set[int] = set()
@@ -175,6 +177,7 @@ class ZipReading:
             audit=self.audit,
             verify=self.verify,
             digests=self.checksums,
+            code=lambda: self.code,
         )
 
     @property
@@ -218,6 +221,8 @@ class ZipReading:
         if is_program(head, self.limits):
             self.note("nested-pickle", _HIDDEN, member.name, member.header_offset)
             self.program(member)
+        elif is_compiled(head):
+            self.code.append(Code(member.name, "native", ""))
         elif member.size and self.parts.recognises(MemoryBlob(head, member.name)):
             self.nest(member)
         self._known.add(member.index)

@@ -83,7 +83,6 @@ class _Exported:
     def __init__(self, reading: ZipReading) -> None:
         self.reading = reading
         self.models: list[ZipMember] = []
-        self.code: list[Code] = []
         self.sections: dict[str, object] = {}
         self.extra: list[str] = []
 
@@ -112,7 +111,7 @@ class _Exported:
         elif folder == "data/sample_inputs" and member.size:
             self._nested("sample_inputs", name.removesuffix(".pt"), member)
         elif inner.startswith("data/aotinductor/") and not name.endswith(_DATA):
-            self.code.append(Code(member.name, "native", ""))
+            self.reading.code.append(Code(member.name, "native", ""))
         elif inner.startswith("extra/"):
             self.extra.append(inner)
         else:
@@ -240,7 +239,7 @@ class _Exported:
 
     def _code(self) -> Iterator[Code]:
         """Compiled files, and what the graphs ask their loader for."""
-        yield from self.code
+        yield from self.reading.code
         for member in self.models:
             asked = requests(self._json(member))
             lines = [f"{kind} {json.dumps(text)}" for kind, text in asked]

@@ -48,7 +48,6 @@ def read_archive(archive: ZipArchive, limits: Limits, parts: Parts) -> Contents:
 class _Package:
     def __init__(self, reading: ZipReading) -> None:
         self.reading = reading
-        self.code: list[Code] = []
         self.modules: list[str] = []
         self.resources: list[str] = []
         self.classes: dict[str, ScriptClass] = {}
@@ -72,7 +71,6 @@ class _Package:
         contents = reading.contents(NAME, root, plain)
         contents.dialect = "package"
         contents.own = frozenset(self.modules)
-        contents.code = lambda: self.code
         failed = [program.error for _, program in reading.programs if program.error is not None]
         contents.error = failed[0] if failed else None
         return contents
@@ -89,7 +87,7 @@ class _Package:
             self._script_code(member, inner.removeprefix(_SCRIPT_CODE))
         elif inner.endswith(".py"):
             text = self.reading.data(member).decode("utf-8", "replace")
-            self.code.append(Code(member.name, "python", text))
+            self.reading.code.append(Code(member.name, "python", text))
             name = inner.removesuffix(".py").removesuffix("/__init__")
             self.modules.append(name.replace("/", "."))
 
@@ -98,7 +96,7 @@ class _Package:
             self.reading.expect(member)
         elif path.endswith(".py"):
             text = self.reading.data(member).decode("utf-8", "replace")
-            self.code.append(Code(member.name, "torchscript", text))
+            self.reading.code.append(Code(member.name, "torchscript", text))
             for found in classes_in(text, prefix_of(path)):
                 self.classes.setdefault(found.name, found)
 

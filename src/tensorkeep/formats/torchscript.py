@@ -56,7 +56,6 @@ def read_archive(archive: ZipArchive, limits: Limits, parts: Parts) -> Contents:
 class _Script:
     def __init__(self, reading: ZipReading) -> None:
         self.reading = reading
-        self.code: list[Code] = []
         self.classes: dict[str, ScriptClass] = {}
         self.programs: dict[str, Program] = {}
 
@@ -87,13 +86,13 @@ class _Script:
             self.reading.expect(member)
         elif inner.endswith(".py"):
             text = self.reading.data(member).decode("utf-8", "replace")
-            self.code.append(Code(member.name, "torchscript", text))
+            self.reading.code.append(Code(member.name, "torchscript", text))
             for found in classes_in(text, prefix_of(inner.removeprefix("code/"))):
                 self.classes.setdefault(found.name, found)
 
     def _programs(self) -> Iterator[Code]:
         """The code, and the operators that bytecode.pkl calls, written as the code writes them."""
-        yield from self.code
+        yield from self.reading.code
         member = self.reading.find("bytecode.pkl")
         if member is not None:
             data = self.reading.archive.read(member, self.reading.limits)
@@ -111,7 +110,7 @@ class _Script:
             found = self._section(name)
             if found is not None:
                 sections[name] = found
-        sections["code"] = [code.where for code in self.code]
+        sections["code"] = [code.where for code in self.reading.code]
         inner = [self.reading.inner(member) for member in self.reading.archive.members]
         extra = [name for name in inner if name.startswith("extra/")]
         return {**sections, "extra": extra} if extra else sections

@@ -44,6 +44,9 @@ _FUNCTIONS = frozenset(_FUNCTIONS_TEXT.split())
 _FACTORIES = frozenset(
     f"builtins.{name}" for name in ("int", "float", "list", "dict", "set", "str", "tuple", "bool")
 )
+_FRAMEWORKS = frozenset(
+    {"nemo", "torch", "pytorch_lightning", "lightning", "omegaconf", "transformers", "torchvision"}
+)
 
 
 def requests_of(code: Code) -> Iterator[tuple[str, str, str, str]]:
@@ -97,8 +100,22 @@ def _guard(text: str) -> tuple[str, str] | None:
     return _expression(_INPUT.sub("1", text))
 
 
-_JUDGES = {"target": _target, "expression": _expression, "guard": _guard, "import": _import}
+def _config(name: str) -> tuple[str, str] | None:
+    """A class that hydra or NeMo would build: honest files name those of the frameworks."""
+    found = _name(name)
+    known = name.partition(".")[0] in _FRAMEWORKS and found[0] != OUTSIDE
+    return None if known else found
+
+
+_JUDGES = {
+    "config": _config,
+    "target": _target,
+    "expression": _expression,
+    "guard": _guard,
+    "import": _import,
+}
 _VERBS = {
+    "config": "call",
     "target": "call",
     "expression": "evaluate",
     "guard": "evaluate",
