@@ -7,6 +7,7 @@ scanned is ever imported: the tables are data.
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import importlib
 import json
@@ -235,11 +236,73 @@ ENUMS_TEXT = r"""
 '''
 
 
+def objects() -> dict[tuple[str, str], tuple[set[str], set[str]]]:
+    """Plain classes of frameworks: what their instances hold, and what state must not hide."""
+    import torch
+    from accelerate.data_loader import SeedableRandomSampler
+    from accelerate.state import PartialState
+    from transformers import Seq2SeqTrainingArguments, TrainingArguments
+    from transformers.trainer_pt_utils import AcceleratorConfig
+
+    data = torch.utils.data.TensorDataset(torch.ones(2))
+    made = [
+        TrainingArguments("out", use_cpu=True),
+        Seq2SeqTrainingArguments("out", use_cpu=True),
+        AcceleratorConfig(),
+        PartialState(cpu=True),
+        SeedableRandomSampler(data),
+        torch.utils.data.RandomSampler(data),
+        torch.utils.data.SequentialSampler(data),
+        data,
+    ]
+    made[0].device  # noqa: B018  (asking for it fills what a Trainer fills)
+    found = {}
+    for one in made:
+        cls = type(one)
+        assert cls.__getattribute__ is object.__getattribute__, cls
+        assert not hasattr(cls, "__setstate__"), cls
+        assert cls.__new__ is object.__new__, cls
+        fields = dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ()
+        own = set(vars(one)) | {field.name for field in fields}
+        found[cls.__module__, cls.__name__] = (
+            own,
+            {n for n in dir(cls) if not n.startswith("__")} - own,
+        )
+    return dict(sorted(found.items()))
+
+
+def write_objects() -> str:
+    """`_allow_framework_names.py`."""
+    rows = "\n".join(
+        textwrap.fill(
+            f"{module}:{name} {' '.join(sorted(own))} | {' '.join(sorted(names))}",
+            WIDTH,
+            subsequent_indent="  ",
+            break_on_hyphens=False,
+            break_long_words=False,
+        )
+        for (module, name), (own, names) in objects().items()
+    )
+    return f'''"""Plain classes of frameworks: `module:Class` holds this | must not hide that.
+
+Data only. Written by `tools/make_allowlist.py`; do not edit.
+"""
+
+OBJECTS_TEXT = """
+{rows}
+"""
+'''
+
+
 def _version(module: Any) -> str:
     return ".".join(module.__version__.split("+")[0].split(".")[:2])
 
 
-TABLES = {"_allow_module_names.py": write_modules, "_allow_enum_values.py": write_enums}
+TABLES = {
+    "_allow_module_names.py": write_modules,
+    "_allow_enum_values.py": write_enums,
+    "_allow_framework_names.py": write_objects,
+}
 
 
 def main() -> None:

@@ -125,6 +125,8 @@ def pretrained() -> Path:
 @_quietly
 def accelerate() -> Path:
     from accelerate import Accelerator
+    from accelerate.data_loader import SeedableRandomSampler
+    from accelerate.utils import save
 
     room = _room()
     worker = Accelerator(cpu=True)
@@ -141,6 +143,8 @@ def accelerate() -> Path:
         scheduler.step()
         optimizer.zero_grad()
     worker.save_state(room / "safe")
+    sampler = SeedableRandomSampler(_data(), data_seed=3)
+    save(sampler, room / "safe" / "sampler.bin", safe_serialization=False)
     worker.save_state(room / "bin", safe_serialization=False)
     return room
 
@@ -158,10 +162,11 @@ TRAINER = (
     "optimizer.pt",
     "scheduler.pt",
     "rng_state.pth",
+    "training_args.bin",
 )
 PRETRAINED = ("whole/model.safetensors", "shards", "pytorch_model.bin")
 ACCELERATE = (
-    "safe/model.safetensors", "safe/optimizer.bin", "safe/scheduler.bin",
+    "safe/model.safetensors", "safe/optimizer.bin", "safe/scheduler.bin", "safe/sampler.bin",
     "safe/random_states_0.pkl", "safe/custom_checkpoint_0.pkl", "bin/pytorch_model.bin",
 )  # fmt: skip
 
@@ -170,12 +175,4 @@ CASES: dict[str, Case] = {
     **{f"trainer/{name}": partial(copied, trainer, name) for name in TRAINER},
     **{f"transformers/{name}": partial(copied, pretrained, name) for name in PRETRAINED},
     **{f"accelerate/{name}": partial(copied, accelerate, name) for name in ACCELERATE},
-}
-
-ODD: dict[str, tuple[Case, set[str]]] = {
-    # Plain classes of transformers and accelerate, whose modules run when they are imported.
-    "odd/training-args": (
-        partial(copied, trainer, "training_args.bin"),
-        {"pickle/unknown-class"},
-    ),
 }

@@ -192,9 +192,6 @@ CASES: dict[str, Case] = {
         for n in PROTOCOLS
         if n > 1 or make is not random_states  # a tensor needs protocol 2
     },
-    "plain/memory-formats": torch_zip(
-        lambda: [torch.channels_last, torch.contiguous_format], pickle_protocol=4
-    ),
     **{f"plain/torch-generator-protocol-{n}": pickled(torch.Generator, n) for n in range(2, 6)},
 }
 

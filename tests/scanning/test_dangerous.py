@@ -6,6 +6,7 @@ import pytest
 
 from tensorkeep.pickles import Global
 from tensorkeep.scanning import allowlist, dangerous
+from tensorkeep.scanning._danger_more import MORE
 from tensorkeep.scanning._danger_names import GROUPS, RESOLVES
 
 # One name of each published technique: (module, name, a word of what it would do).
@@ -110,6 +111,36 @@ KNOWN = [
     ("os", "_exit", "process"),
     ("os", "getpid", "operating system"),
     ("platform", "uname", "operating system"),
+    ("gettext", "c2py", "code"),
+    ("rlcompleter", "Completer", "code"),
+    ("pipes", "Template", "process"),
+    ("copy", "_reconstruct", "another function"),
+    ("pstats", "Stats", "pickle"),
+    ("encodings", "search_function", "import"),
+    ("warnings", "_getcategory", "import"),
+    ("contextvars", "Context.run", "another function"),
+    ("functools", "update_wrapper", "running process"),
+    ("torch.utils.benchmark", "Timer", "code"),
+    (
+        "torch.distributed.nn.jit.instantiator",
+        "get_arg_return_types_from_interface",
+        "code",
+    ),
+    ("torch.jit", "CompilationUnit", "code"),
+    ("torch.utils._pytree", "tree_map", "another function"),
+    ("torch.serialization", "add_safe_globals", "running process"),
+    ("pandas", "read_json", "files"),
+    ("PIL.ImageMath", "eval", "code"),
+    ("joblib.externals.cloudpickle", "loads", "pickle"),
+    ("sklearn.externals.joblib", "load", "pickle"),
+    ("transformers.agents.python_interpreter", "evaluate_python_code", "code"),
+    ("git.cmd", "Git", "process"),
+    ("win32api", "ShellExecute", "process"),
+    ("redis", "Redis", "network"),
+    ("pydantic.utils", "import_string", "look up"),
+    ("onnxruntime", "InferenceSession", "native"),
+    ("numpy.core.records", "fromfile", "files"),
+    ("numpy", "ndarray.tofile", "files"),
 ]
 
 
@@ -151,6 +182,15 @@ def test_another_door_to_a_module_is_the_module(module, name, word):
         ("omegaconf.dictconfig", "DictConfig"),
         ("code.models", "Net"),
         ("itertools", "count"),
+        ("scipy.optimize._optimize", "OptimizeResult"),
+        ("sklearn.linear_model._logistic", "LogisticRegression"),
+        ("lightgbm.basic", "Booster"),
+        ("torch.utils.hooks", "RemovableHandle"),
+        ("torch.nn.utils.weight_norm", "WeightNorm"),
+        ("torchvision.models.resnet", "ResNet"),
+        ("torch.fx.proxy", "Proxy"),
+        ("wandb.sdk.wandb_config", "Config"),
+        ("datasets.arrow_dataset", "Dataset"),
         ("operator", "itemgetter"),
     ],
 )
@@ -170,7 +210,7 @@ def test_no_allowlisted_name_is_called_dangerous_for_what_it_is():
 
 
 def test_every_row_is_a_name():
-    rows = [row for _, names in GROUPS for row in names.split()]
+    rows = [row for _, names in (*GROUPS, *MORE) for row in names.split()]
     assert all(part.isidentifier() for row in rows for part in row.split("."))
     assert max(row.count(".") for row in rows) < dangerous._LONGEST_ROW
 

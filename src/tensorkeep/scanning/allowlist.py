@@ -10,6 +10,7 @@ from __future__ import annotations
 from tensorkeep.scanning import (
     _allow_dcp,
     _allow_enums,
+    _allow_frameworks,
     _allow_joblib,
     _allow_modules,
     _allow_numpy,
@@ -31,6 +32,7 @@ ENTRIES: tuple[Entry, ...] = (
     *_allow_dcp.ENTRIES,
     *_allow_joblib.ENTRIES,
     *_allow_enums.ENTRIES,
+    *_allow_frameworks.ENTRIES,
 )
 
 ALLOWED.update({(entry.module, entry.name): entry for entry in ENTRIES})

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from tensorkeep.pickles import Global
 from tensorkeep.scanning._danger_gains import GAINS
+from tensorkeep.scanning._danger_more import MORE
 from tensorkeep.scanning._danger_names import GROUPS, RESOLVES
 
-_TABLE: dict[str, str] = {name: words for words, names in GROUPS for name in names.split()}
+_TABLE: dict[str, str] = {
+    name: words for words, names in (*MORE, *GROUPS) for name in names.split()
+}
 _LONGEST_ROW = 5  # parts; longer names are not looked up further, so that a long one costs no more
 
 # Python 2 names that CPython maps in protocols 0 to 2 only; later they are tricks or mistakes.

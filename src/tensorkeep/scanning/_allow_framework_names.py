@@ -1,0 +1,87 @@
+"""Plain classes of frameworks: `module:Class` holds this | must not hide that.
+
+Data only. Written by `tools/make_allowlist.py`; do not edit.
+"""
+
+OBJECTS_TEXT = """
+accelerate.data_loader:SeedableRandomSampler _num_samples data_source epoch generator
+  initial_seed replacement | _is_protocol num_samples set_epoch
+accelerate.state:PartialState _cpu backend debug device distributed_type fork_launched
+  local_process_index num_processes process_index | _goes_first _known_attrs _prepare_backend
+  _reset_state _shared_state default_device destroy_process_group initialized is_last_process
+  is_local_main_process is_main_process local_main_process_first main_process_first
+  on_last_process on_local_main_process on_local_process on_main_process on_process print
+  set_device split_between_processes use_distributed wait_for_everyone
+torch.utils.data.dataset:TensorDataset tensors | _is_protocol
+torch.utils.data.sampler:RandomSampler _num_samples data_source generator replacement |
+  _is_protocol num_samples
+torch.utils.data.sampler:SequentialSampler data_source | _is_protocol
+transformers.trainer_pt_utils:AcceleratorConfig dispatch_batches even_batches
+  gradient_accumulation_kwargs non_blocking split_batches use_configured_state
+  use_seedable_sampler | from_json_file pop to_dict
+transformers.training_args:TrainingArguments _n_gpu _setup_devices accelerator_config
+  activation_checkpointing activation_checkpointing_kwargs adam_beta1 adam_beta2 adam_epsilon
+  auto_find_batch_size average_tokens_across_devices batch_eval_metrics bf16 bf16_full_eval
+  data_seed dataloader_drop_last dataloader_in_order dataloader_multiprocessing_context
+  dataloader_num_workers dataloader_persistent_workers dataloader_pin_memory
+  dataloader_prefetch_factor ddp_backend ddp_broadcast_buffers ddp_bucket_cap_mb
+  ddp_find_unused_parameters ddp_static_graph ddp_timeout debug deepspeed deepspeed_plugin
+  disable_tqdm distributed_state do_eval do_predict do_train enable_jit_checkpoint
+  eval_accumulation_steps eval_delay eval_do_concat_batches eval_on_start eval_steps
+  eval_strategy eval_use_gather_object fp16 fp16_full_eval fsdp fsdp_config fsdp_plugin_args
+  full_determinism gradient_accumulation_steps gradient_checkpointing
+  gradient_checkpointing_kwargs greater_is_better hub_always_push hub_model_id hub_private_repo
+  hub_revision hub_strategy hub_token ignore_data_skip include_for_metrics
+  include_num_input_tokens_seen label_names label_smoothing_factor learning_rate
+  length_column_name liger_kernel_config load_best_model_at_end local_rank log_level
+  log_level_replica log_on_each_node logging_first_step logging_nan_inf_filter logging_steps
+  logging_strategy lr_scheduler_kwargs lr_scheduler_type max_grad_norm max_steps
+  metric_for_best_model mixed_precision neftune_noise_alpha num_train_epochs optim optim_args
+  optim_target_modules output_dir parallelism_config per_device_eval_batch_size
+  per_device_train_batch_size prediction_loss_only project push_to_hub remove_unused_columns
+  report_to restore_callback_states_from_checkpoint resume_from_checkpoint run_name
+  save_on_each_node save_only_model save_steps save_strategy save_total_limit seed
+  skip_memory_metrics tf32 torch_compile torch_compile_backend torch_compile_mode
+  torch_empty_cache_steps trackio_bucket_id trackio_space_id trackio_static_space_id
+  train_sampling_strategy use_cache use_cpu use_liger_kernel warmup_steps weight_decay |
+  _VALID_DICT_FIELDS _apply_legacy_fsdp_to_config _dict_dtype_to_str
+  _no_sync_in_gradient_accumulation _process_fsdp_args _validate_args ddp_timeout_delta
+  default_optim device eval_batch_size get_process_log_level get_warmup_steps
+  is_torch_greater_or_equal_than_2_8 local_process_index main_process_first n_gpu parallel_mode
+  place_model_on_device process_index set_dataloader set_evaluate set_logging set_lr_scheduler
+  set_optimizer set_push_to_hub set_save set_testing set_training should_log should_save to_dict
+  to_json_string to_sanitized_dict train_batch_size world_size
+transformers.training_args_seq2seq:Seq2SeqTrainingArguments _n_gpu _setup_devices
+  accelerator_config activation_checkpointing activation_checkpointing_kwargs adam_beta1
+  adam_beta2 adam_epsilon auto_find_batch_size average_tokens_across_devices batch_eval_metrics
+  bf16 bf16_full_eval data_seed dataloader_drop_last dataloader_in_order
+  dataloader_multiprocessing_context dataloader_num_workers dataloader_persistent_workers
+  dataloader_pin_memory dataloader_prefetch_factor ddp_backend ddp_broadcast_buffers
+  ddp_bucket_cap_mb ddp_find_unused_parameters ddp_static_graph ddp_timeout debug deepspeed
+  deepspeed_plugin disable_tqdm distributed_state do_eval do_predict do_train
+  enable_jit_checkpoint eval_accumulation_steps eval_delay eval_do_concat_batches eval_on_start
+  eval_steps eval_strategy eval_use_gather_object fp16 fp16_full_eval fsdp fsdp_config
+  fsdp_plugin_args full_determinism generation_config generation_max_length generation_num_beams
+  gradient_accumulation_steps gradient_checkpointing gradient_checkpointing_kwargs
+  greater_is_better hub_always_push hub_model_id hub_private_repo hub_revision hub_strategy
+  hub_token ignore_data_skip include_for_metrics include_num_input_tokens_seen label_names
+  label_smoothing_factor learning_rate length_column_name liger_kernel_config
+  load_best_model_at_end local_rank log_level log_level_replica log_on_each_node
+  logging_first_step logging_nan_inf_filter logging_steps logging_strategy lr_scheduler_kwargs
+  lr_scheduler_type max_grad_norm max_steps metric_for_best_model mixed_precision
+  neftune_noise_alpha num_train_epochs optim optim_args optim_target_modules output_dir
+  parallelism_config per_device_eval_batch_size per_device_train_batch_size
+  predict_with_generate prediction_loss_only project push_to_hub remove_unused_columns report_to
+  restore_callback_states_from_checkpoint resume_from_checkpoint run_name save_on_each_node
+  save_only_model save_steps save_strategy save_total_limit seed skip_memory_metrics
+  sortish_sampler tf32 torch_compile torch_compile_backend torch_compile_mode
+  torch_empty_cache_steps trackio_bucket_id trackio_space_id trackio_static_space_id
+  train_sampling_strategy use_cache use_cpu use_liger_kernel warmup_steps weight_decay |
+  _VALID_DICT_FIELDS _apply_legacy_fsdp_to_config _dict_dtype_to_str
+  _no_sync_in_gradient_accumulation _process_fsdp_args _validate_args ddp_timeout_delta
+  default_optim device eval_batch_size get_process_log_level get_warmup_steps
+  is_torch_greater_or_equal_than_2_8 local_process_index main_process_first n_gpu parallel_mode
+  place_model_on_device process_index set_dataloader set_evaluate set_logging set_lr_scheduler
+  set_optimizer set_push_to_hub set_save set_testing set_training should_log should_save to_dict
+  to_json_string to_sanitized_dict train_batch_size world_size
+"""
