@@ -14,6 +14,9 @@ from pathlib import Path
 
 import pytest
 
+import tensorkeep as tk
+from tensorkeep.cli.verdicts import Verdicts
+
 
 class Thing:
     """A class that no list knows."""
@@ -282,3 +285,10 @@ def test_what_torch_would_need(place, cli, digits, hostile_digits):
     assert (report["schema"], report["files"][0]["needed"][0]["name"]) == (1, "app.Thing")
     assert cli("scan", "--safe-globals", "--format", "sarif", "a.pth").code == 2
     assert cli("scan", "--safe-globals", "gone.pth").code == 2
+
+
+def test_a_rule_is_linked_where_the_documentation_is_published(hostile_digits):
+    report = tk.scan(hostile_digits)
+    lines = list(Verdicts(report, documentation="https://example.org/docs/").lines())
+    shown = "".join(text for line in lines for text, _ in line)
+    assert "https://example.org/docs/rules/pickle-dangerous-call.html" in shown

@@ -28,6 +28,7 @@ import yaml
 from tensorkeep.cli.main import cli
 from tensorkeep.scanning.settings import parse
 from tensorkeep.scanning.words import RULES
+from tensorkeep.scanning.words import page as page_of_rule
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -60,10 +61,15 @@ def blocks(page: Path) -> Iterator[Block]:
 
 
 def steps(text: str) -> Iterator[tuple[str, str]]:
-    """The commands of a console block, each with the output shown below it."""
+    """The commands of a console block, each with the output shown below it.
+
+    A line that begins with "> " goes on with the command above it, as a shell shows it.
+    """
     for part in re.split(r"^\$ ", text, flags=re.M)[1:]:
-        command, _, output = part.partition("\n")
-        yield command, output.rstrip("\n")
+        first, *rest = part.split("\n")
+        while rest and rest[0].startswith("> "):
+            first += "\n" + rest.pop(0)[2:]
+        yield first, "\n".join(rest).rstrip("\n")
 
 
 def matches(shown: str, printed: str) -> bool:
@@ -260,7 +266,7 @@ def rows(page: Path, heading: str = "") -> list[list[str]]:
     section = text.partition(f"\n## {heading}\n")[2].partition("\n## ")[0] if heading else text
     lines = [line for line in section.splitlines() if line.startswith("|")]
     cells = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
-    return [row for row in cells if row[0].startswith("`")]
+    return [row for row in cells if row[0].startswith(("`", "[`"))]
 
 
 @pytest.mark.parametrize("command", ["scan", "inspect", "convert", "verify"])
@@ -284,6 +290,37 @@ def test_a_heading_of_the_troubleshooting_page_is_a_message_shown_below_it() -> 
         assert message[1] in shown, heading
 
 
+def rule_page(rule: str) -> Path:
+    """Where the page of a rule lies."""
+    return ROOT / "docs" / page_of_rule(rule).replace(".html", ".md")
+
+
 def test_the_rules_page_is_the_table_of_rules() -> None:
-    page = rows(ROOT / "docs" / "rules.md")
-    assert page == [[f"`{r.rule}`", r.severity, r.title, r.why] for r in RULES.values()]
+    table = rows(ROOT / "docs" / "rules.md")
+    docs = ROOT / "docs"
+    assert table == [
+        [f"[`{r.rule}`]({rule_page(r.rule).relative_to(docs)})", r.severity, r.title, r.why]
+        for r in RULES.values()
+    ]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_every_rule_has_a_page_with_its_facts_and_an_example(rule: str) -> None:
+    text, known = rule_page(rule).read_text(encoding="utf-8"), RULES[rule]
+    facts = f"# {known.title}\n\n`{rule}`, {known.severity}.\n\n> {known.why}.\n\n{known.remedy}\n"
+    assert text.startswith(facts)
+    assert re.findall(r"^## (.*)$", text, flags=re.M) == [
+        "What it means",
+        "An example",
+        "Why it matters",
+        "What to do",
+        "When it is harmless",
+    ]
+    (shown,) = [block.text for block in blocks(rule_page(rule)) if block.language == "console"]
+    assert f"    rule    {rule}\n" in shown
+    nav = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    assert f"- {rule}: {rule_page(rule).relative_to(ROOT / 'docs')}\n" in nav
+
+
+def test_every_page_of_a_rule_has_its_rule() -> None:
+    assert set((ROOT / "docs" / "rules").iterdir()) == {rule_page(rule) for rule in RULES}

@@ -138,23 +138,29 @@ def _show(report: ScanReport, options: Options) -> None:
     elif options.form == "sarif":
         show_json(_sarif(report))
     else:
-        show(Verdicts(report, options.verbose).lines())
+        address = _documentation() if report.findings else ""
+        show(Verdicts(report, options.verbose, address).lines())
+
+
+def _documentation() -> str:
+    """Where the documentation is published, as the package's own metadata say; "" if nowhere."""
+    from importlib.metadata import metadata
+
+    addresses = metadata("tensorkeep").get_all("Project-URL") or []
+    told = (line.partition(", ") for line in addresses)
+    return next((address for label, _, address in told if label == "Documentation"), "")
 
 
 def _sarif(report: ScanReport) -> dict[str, object]:
-    from importlib.metadata import metadata
+    from importlib.metadata import version
 
     from tensorkeep.scanning.sarif import sarif
 
-    about = metadata("tensorkeep")
-    addresses = dict(
-        line.split(", ", 1) for line in about.get_all("Project-URL") or [] if ", " in line
-    )
     return sarif(
         report,
-        version=about["Version"],
+        version=version("tensorkeep"),
         folder=Path.cwd(),
-        documentation=addresses.get("Documentation", ""),
+        documentation=_documentation(),
     )
 
 

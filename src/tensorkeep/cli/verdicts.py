@@ -9,6 +9,7 @@ from tensorkeep.errors import escape
 from tensorkeep.facts import Finding
 from tensorkeep.scanning.explaining import Explained, ExplainedLine
 from tensorkeep.scanning.reports import FileReport, ScanReport
+from tensorkeep.scanning.words import page
 
 STYLE = {
     "safe": "bold green",
@@ -28,11 +29,15 @@ _MARKS = {"dangerous": "!!", "unknown": " ?", "suspicious": " ?"}
 
 
 class Verdicts:
-    """Writes a report. `verbose`: every file and every finding, and each in full."""
+    """Writes a report. `verbose`: every file and every finding, and each in full.
 
-    def __init__(self, report: ScanReport, verbose: bool = False) -> None:
+    `documentation` is the address that the pages of the rules lie under, "" if there is none.
+    """
+
+    def __init__(self, report: ScanReport, verbose: bool = False, documentation: str = "") -> None:
         self._report = report
         self._verbose = verbose
+        self._documentation = documentation.rstrip("/")
         self._said: set[tuple[str, str, str]] = set()
 
     def lines(self) -> Iterator[Line]:
@@ -74,7 +79,10 @@ class Verdicts:
                 (f"{number(len(group) - len(shown))} more like it", "dim"),
             ]
         yield [("    because ", "dim"), (escape(reason), "dim")]
-        yield [("    rule    ", "dim"), (group[0].rule, "dim")]
+        yield [("    rule    ", "dim"), (self._named(group[0].rule), "dim")]
+
+    def _named(self, rule: str) -> str:
+        return f"{rule}  {self._documentation}/{page(rule)}" if self._documentation else rule
 
     def _group(self, group: list[Finding], said: bool) -> Iterator[Line]:
         """What a rule found; why that matters and what to do once, unless it was said before."""
@@ -90,7 +98,7 @@ class Verdicts:
             yield [("    why     ", "dim"), (escape(finding.why), "")]
             if finding.remedy:
                 yield [("    do      ", "dim"), (escape(finding.remedy), "")]
-        yield [("    rule    ", "dim"), (finding.rule, "dim")]
+        yield [("    rule    ", "dim"), (self._named(finding.rule), "dim")]
 
     def _summary(self) -> Line:
         counts: dict[str, int] = {}
