@@ -99,6 +99,10 @@ class Storages:
         member = archive.locate(f"{archive.root}/{self._place.format(key)}")
         self._dtypes[label] = dtype
         if location == "meta":
+            # A loader that maps it to another device takes the record, if there is one.
+            if member is not None and member.size < nbytes:
+                what = f"meta storage {key!r} of {nbytes} bytes in a member of {member.size}"
+                self._odd("numel-larger-than-record", what, persistent)
             nbytes = 0
         elif member is None:
             self._odd("storage-missing", f"storage {key!r} is not in the archive", persistent)
