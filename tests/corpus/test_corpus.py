@@ -11,7 +11,16 @@ import pytest
 import tensorkeep as tk
 
 CORPUS = Path(__file__).resolve().parent
-FORMATS = ("torch_zip", "safetensors", "sharded", "dcp")
+FORMATS = (
+    "torch_zip",
+    "safetensors",
+    "sharded",
+    "dcp",
+    "torchscript",
+    "torch_package",
+    "pt2",
+    "bundle",
+)
 CASES = sorted(path.parent for name in FORMATS for path in (CORPUS / name).glob("*/facts.json"))
 LARGEST = 40_000  # bytes of a file: alignment to 4,096 takes nine times that
 TOTAL = 3_000_000
