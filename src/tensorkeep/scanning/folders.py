@@ -44,8 +44,12 @@ def scan_folder(path: Path, deep: bool, limits: Limits, explain: bool = False) -
             name = contents.format
             before = sum(blob.bytes_read for blob in folder.blobs)
             findings += examine(contents, deep, limits, os.fspath(path))
-            findings += _left_over(folder, contents, deep, limits)
             programs = programs_of(contents, findings) if explain else None
+            for part, report in _left_over(folder, contents, deep, limits, explain):
+                findings += [_within(part, found) for found in report.findings]
+                for told in report.programs or ():
+                    inner = f"{part}: {told.where}" if told.where else part
+                    programs = [*(programs or ()), replace(told, where=inner)]
             read = sum(blob.bytes_read for blob in folder.blobs)
             size = sum(blob.size for blob in folder.blobs)
             rest = not_read(contents, size, read, read - before if deep else 0)
@@ -57,13 +61,15 @@ def scan_folder(path: Path, deep: bool, limits: Limits, explain: bool = False) -
 
 
 def _left_over(
-    folder: KeptFolder, contents: Contents, deep: bool, limits: Limits
-) -> Iterator[Finding]:
+    folder: KeptFolder, contents: Contents, deep: bool, limits: Limits, explain: bool
+) -> Iterator[tuple[str, FileReport]]:
     """Files that belong to the folder by their name, and that nothing in it names."""
     names = folder.names()
     for name in is_whole(folder, names):
-        if name in (METADATA, *contents.parts):
-            continue
-        for found in scan_blob(folder.open(name), deep, limits).findings:
-            member = f"{name}: {found.member}" if found.member else name
-            yield replace(found, member=member, where=f"{name}: {found.where}")
+        if name not in (METADATA, *contents.parts):
+            yield name, scan_blob(folder.open(name), deep, limits, explain)
+
+
+def _within(name: str, found: Finding) -> Finding:
+    member = f"{name}: {found.member}" if found.member else name
+    return replace(found, member=member, where=f"{name}: {found.where}")
