@@ -168,3 +168,14 @@ def test_a_bar_is_taken_away_when_the_work_fails(terminal, tmp_path, digits):
     assert done.code == 2
     assert "\x1b[?25l" in done.out
     assert done.out.rfind("\x1b[?25h") > done.out.rfind("\x1b[?25l")
+
+
+def test_a_bar_counts_files_and_bytes(terminal, tmp_path, digits):
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    for at in range(12):
+        (folder / f"{at:02}.pth").write_bytes(digits.read_bytes())
+    done = terminal("scan", folder, impatient=True, columns=140)
+    assert done.code == 0
+    assert "scanning 12 of 12 files" in plain(done.out)
+    assert "MB" in plain(done.out)
