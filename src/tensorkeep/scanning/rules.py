@@ -26,8 +26,10 @@ _TEXT_ID = re.compile(
     r"'[0-9]{1,20}', '[a-z0-9:]{1,20}', [0-9]{1,20}\)"
 )
 _VIEW_PARTS = 3
+# As deep as a class that is allowed reads what it is given: the fields of a numpy dtype stand in
+# a dict in a tuple in its state.
 _READ_DEPTH = 3
-_MOST_READ = 10_000
+_CHANGING = frozenset({tuple, list, dict, set, bytearray})
 
 
 def judge_program(
@@ -64,8 +66,9 @@ def _changed_later(collector: Collector, program: Program, where: str) -> None:
     changed = program.changed
     if not changed:
         return
+    seen: dict[tuple[int, int], int] = {}
     for event in program.trace:
-        if isinstance(event, Call | Effect) and _altered(event, changed):
+        if isinstance(event, Call | Effect) and _altered(event, changed, seen):
             place = Place(where, event.offset)
             what = partial(_said, event)
             collector.add("pickle/odd-structure", "changed later", place, what)
@@ -75,24 +78,35 @@ def _said(event: Call | Effect) -> str:
     return f"changes afterwards what it gives to {describe(event)}"
 
 
-def _altered(event: Call | Effect, changed: dict[int, int]) -> bool:
-    # Three levels: as deep as a class that is allowed reads what it is given (the fields of a
-    # numpy dtype stand in a dict in a tuple in its state).
-    level = list(event.args) if isinstance(event.args, tuple) else []
+def _altered(
+    event: Call | Effect, changed: dict[int, int], seen: dict[tuple[int, int], int]
+) -> bool:
+    """Whether the file changes later what `event` gives away; `seen` is kept between events."""
+    parts = event.args if isinstance(event.args, tuple) else ()
     if isinstance(event, Call) and isinstance(event.kwargs, dict):
-        level.append(event.kwargs)
-    for _ in range(_READ_DEPTH):
-        below: list[object] = []
-        for part in level:
-            kind = part.__class__
-            if kind is list or kind is dict or kind is set or kind is bytearray:
-                if changed.get(id(part), -1) > event.offset:
-                    return True
-                below.extend(part.values() if kind is dict else part)  # type: ignore[attr-defined,arg-type]
-            elif kind is tuple and part:
-                below.extend(part)  # type: ignore[arg-type]
-        level = below[:_MOST_READ]
-    return False
+        parts = (*parts, event.kwargs)
+    return any(_newest(part, _READ_DEPTH, changed, seen) > event.offset for part in parts)
+
+
+def _newest(
+    value: object, depth: int, changed: dict[int, int], seen: dict[tuple[int, int], int]
+) -> int:
+    """Where `value`, or what it holds to this depth, is changed last; -1 for never.
+
+    Each container is walked once for each depth, however often the memo names it.
+    """
+    kind = value.__class__
+    if kind not in _CHANGING or not depth:
+        return -1
+    key = (id(value), depth)
+    if key not in seen:
+        seen[key] = changed.get(id(value), -1)
+        inside: Iterable[object] = ()
+        if kind is not bytearray:
+            inside = value.values() if kind is dict else value  # type: ignore[attr-defined,assignment]
+        found = (_newest(part, depth - 1, changed, seen) for part in inside)
+        seen[key] = max(seen[key], max(found, default=-1))
+    return seen[key]
 
 
 def _roots(program: Program) -> Iterator[object]:
