@@ -104,12 +104,19 @@ class Session:
             outcome["later"] += using.beyond(value)
         if not outcome["used"]:
             outcome["used"] = True
-            self.watch.start(target)
-            try:
-                using.use(value)
-            finally:
-                self.watch.stop()
+            self._use(value, target)
         return "loaded"
+
+    def _use(self, value, target):
+        import torch
+
+        drawn = torch.get_rng_state()  # a dropout draws from it, which is no deed of the file
+        self.watch.start(target)
+        try:
+            using.use(value)
+        finally:
+            self.watch.stop()
+        torch.set_rng_state(drawn)
 
     def _ways(self, job, log):
         if "pickle" in job:
@@ -231,6 +238,8 @@ def main():
     allowed, watch = Allowed(), Watch()
     watch.install()
     session = Session(allowed, watch, Snapshot())
+    # What a fork changes by itself (locks, process ids) is no deed of a file's.
+    session.snapshot.pardon(fork(session, [])[-1]["changed"])
     print(json.dumps({"ready": True, "absent": allowed.absent}), flush=True)
     for line in sys.stdin:
         jobs = json.loads(line)

@@ -38,8 +38,6 @@ INNOCENT = (
     ("module torch._utils", "_sparse_tensors_to_validate", "torch.load empties it at its end"),
     ("class numpy.finfo", "_finfo_cache", "numpy remembers the limits of a type that it printed"),
     ("module encodings", "_cache", "codecs that the interpreter looked up"),
-    ("module threading", "_shutdown_locks", "forking the process makes new locks"),
-    ("module threading", "_active", "forking the process leaves one thread"),
 )
 _WARNING_REGISTRY = "__warningregistry__"  # a library's warning was shown from this module
 
@@ -137,6 +135,7 @@ class Snapshot:
             if isinstance(module, types.ModuleType) and not name.startswith("oracle_"):
                 self._module(name, module)
         self._state = _state()
+        self._pardoned = set()
 
     def _add(self, label, owner, reader):
         if id(owner) in self._seen or id(owner) in self._skip:
@@ -179,6 +178,10 @@ class Snapshot:
         """Undo what forking does by itself: it seeds `random` anew."""
         random.setstate(self._state["random"])
 
+    def pardon(self, changes):
+        """Say nothing more of what these sentences of `changes` are about."""
+        self._pardoned |= {change.rpartition(": ")[0] for change in changes}
+
     def changes(self):
         """Whatever is different now and not innocent, as sentences."""
         found = []
@@ -190,7 +193,9 @@ class Snapshot:
             for name in now
             if now[name] != self._state[name]
         ]
-        return [": ".join(change) for change in found]
+        return [
+            ": ".join(change) for change in found if ": ".join(change[:2]) not in self._pardoned
+        ]
 
     def new_modules(self):
         return sorted(set(sys.modules) - set(self._modules))

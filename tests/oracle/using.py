@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import enum
 import io
 import types
 
@@ -61,6 +62,8 @@ def _own(value):
 def later_code(root):
     """Sentences for what the file has put where later code calls it."""
     for value in walk(root):
+        if isinstance(value, enum.Enum):
+            continue  # a member is found by its value: nothing of it is the file's
         cls = type(value)
         name = f"{cls.__module__}.{cls.__qualname__}"
         for key, item in _own(value).items():

@@ -7,6 +7,7 @@ payload of a hostile file is seen, and does not happen.
 
 from __future__ import annotations
 
+import ast
 import os
 import sys
 import sysconfig
@@ -109,7 +110,9 @@ class Watch:
         writes = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
         if (isinstance(flags, int) and flags & writes) or set(mode or "r") & set("wax+"):
             return f"{name} to write"
-        if name == self.target or name.startswith(tempfile.gettempdir() + "/oracle-target"):
+        if self.target and (name == self.target or name.startswith(self.target + "/")):
+            return None
+        if name.startswith(tempfile.gettempdir() + "/oracle-target"):
             return None
         if name.startswith(LIBRARIES) or name in ("/dev/urandom", "/proc/self/maps"):
             return None
@@ -119,14 +122,16 @@ class Watch:
 def _of_a_library(event, name, args):
     if name.startswith(("<frozen ", *LIBRARIES)):
         return True
-    # namedtuple, dataclasses and enum make methods out of text of their own while a library is
-    # imported: the caller is library code, and the text is not one of the file.
-    return name.startswith(("<string>", "<attrs", "<__array_function__")) and _called_by_library()
+    # What makes methods out of text of its own while a library is imported: the caller is library
+    # code, and the text is not one of the file. inspect parses a library's source (legacy files).
+    return name.startswith(("<string>", "<attrs", "<__array_function__", "<unknown>")) and _made()
 
 
-def _called_by_library():
-    frame = sys._getframe(4)
-    while frame is not None and frame.f_code.co_filename == __file__:
+_MAKERS = ("/collections/__init__.py", "/dataclasses.py", "/enum.py", "/typing.py", "/inspect.py")
+
+
+def _made():
+    frame = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename in (__file__, ast.__file__):
         frame = frame.f_back
-    made_by = ("collections/__init__.py", "dataclasses.py", "enum.py", "namedtuple", "attr")
-    return frame is not None and any(part in frame.f_code.co_filename for part in made_by)
+    return frame is not None and frame.f_code.co_filename.endswith((*_MAKERS, "/attr/_make.py"))
