@@ -158,7 +158,7 @@ class _Job:
         self.chosen: dict[str, TensorRef] = {}
 
     def check_safe(self, require: str | None) -> None:
-        self.verdict, findings = judge(self.ckpt)
+        self.verdict, findings = judge(self.ckpt, audit=require is not None)
         if require == "safe" and self.verdict != "safe":
             raise NotSafe(
                 self.ckpt.path,

@@ -166,3 +166,21 @@ def test_links_in_a_tar_that_lead_outside(kind):
         info.type, info.linkname = kind, "../../etc/passwd"
         archive.addfile(info)
     assert "container/path-traversal" in {found.rule for found in tk.scan(out.getvalue()).findings}
+
+
+def test_what_a_scan_does_not_call_safe_is_refused_when_safe_is_required(tmp_path):
+    """Also where the pickle lies in a member that no loader of the weights would read."""
+    (tmp_path / "model.nemo").write_bytes(tarred({**NEMO, "vocab.txt": EVIL}))
+    with pytest.raises(tk.TensorkeepError, match="os.system"):
+        tk.convert(tmp_path / "model.nemo", tmp_path / "out.safetensors", require="safe")
+    assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_other_archives_beside_a_model_are_no_model(tmp_path):
+    assert tk.scan(zipped({**MAR, "docs.zip": zipped({"a.txt": b"x"})})).verdict == "safe"
+
+
+def test_code_behind_a_megabyte_of_nothing(tmp_path):
+    late = b"N0" * 700_000 + EVIL
+    for pack in (zipped, tarred):
+        assert tk.scan(pack({**NEMO, "vocab.txt": late})).verdict == "dangerous"

@@ -276,3 +276,15 @@ def test_archive_format_beside_a_pickle_is_a_contradiction():
     report = tk.scan(data)
     assert report.verdict == "dangerous"
     assert "container/ambiguous" in {found.rule for found in report.findings}
+
+
+@pytest.mark.parametrize("name", ["models/other.json", "models/a/b.json", "models/other.jsox"])
+def test_every_model_in_it_is_judged(name):
+    """The loader takes whatever lies below models/."""
+    evil = json.dumps({"guards_code": ["exit()"]}).encode()
+    assert tk.scan(replaced(exported()[0], **{name: evil})).verdict == "dangerous"
+
+
+def test_a_graph_that_is_no_json_is_not_passed_over():
+    report = tk.scan(replaced(exported()[0], **{"models/model.json": b"{"}))
+    assert report.verdict == "unknown"

@@ -28,14 +28,19 @@ _TARGET = re.compile(r"""["']?_target_["']?[ \t]*:[ \t]*["']?([A-Za-z_][\w.]{0,3
 
 def is_model(name: str, head: bytes, parts: Parts) -> bool:
     """Whether a member is a model file, by its name or by its first bytes."""
-    if name.lower().endswith(_MODELS):
+    if named_model(name):
         return True
     return bool(head) and parts.recognises(MemoryBlob(head, name))
 
 
-def is_compiled(head: bytes) -> bool:
-    """Whether a file that begins so is compiled code."""
-    return head.startswith(_COMPILED)
+def named_model(name: str) -> bool:
+    """Whether a member's name says that it is a model."""
+    return name.lower().endswith(_MODELS)
+
+
+def is_compiled(name: str, head: bytes) -> bool:
+    """Whether a file of this name that begins so is compiled code."""
+    return head.startswith(_COMPILED) or name.lower().endswith((".pyc", ".so", ".dll", ".dylib"))
 
 
 def is_config(name: str, size: int) -> bool:

@@ -10,9 +10,9 @@ import zlib
 from collections.abc import Iterator
 
 from tensorkeep.archives.zip import ZipArchive, ZipMember
-from tensorkeep.errors import Damaged, TensorkeepError
+from tensorkeep.errors import Damaged, NotACheckpoint, TensorkeepError
 from tensorkeep.facts import Anomaly, Limits
-from tensorkeep.formats._members import is_compiled
+from tensorkeep.formats._members import is_compiled, named_model
 from tensorkeep.formats._zip_storages import Storages
 from tensorkeep.formats.contents import Code, Contents, Lens, Parts, Storage
 from tensorkeep.pickles import Call, Import, Program, run
@@ -150,7 +150,9 @@ class ZipReading:
         try:
             contents = self.parts.examine(self.blob(member))
         except TensorkeepError as error:
-            self.unreadable.append((member.name, error))
+            # An archive of other things that lies beside the models is none of them.
+            if named_model(member.name) or not isinstance(error, NotACheckpoint):
+                self.unreadable.append((member.name, error))
             return None
         self.nested.append((member.name, contents))
         return contents
@@ -221,7 +223,7 @@ class ZipReading:
         if is_program(head, self.limits):
             self.note("nested-pickle", _HIDDEN, member.name, member.header_offset)
             self.program(member)
-        elif is_compiled(head):
+        elif is_compiled(member.name, head):
             self.code.append(Code(member.name, "native", ""))
         elif member.size and self.parts.recognises(MemoryBlob(head, member.name)):
             self.nest(member)
@@ -240,10 +242,7 @@ class ZipReading:
             self._checksum(member)
         start = self.archive.data_offset(member)
         head = self.archive.blob.read(start, _CHUNK)
-        program = run(head, limits=self.limits)
-        if program.end > _CHUNK // 2 and program.error is not None:
-            return self.archive.read(member, self.limits)
-        return head
+        return self.archive.read(member, self.limits) if goes_on(head, self.limits) else head
 
     def _look_into_storage(self, member: ZipMember) -> None:
         try:
@@ -286,6 +285,12 @@ class ZipReading:
             except Damaged as error:
                 expected, got = error.expected, error.got or str(error)
             yield member.name, self._stored.get(member.index, ""), expected, got
+
+
+def goes_on(head: bytes, limits: Limits) -> bool:
+    """Whether the first megabyte of a file may be that of a pickle: nothing else is so long one."""
+    program = run(head, limits=limits)
+    return program.error is not None and program.end > len(head) // 2
 
 
 def is_program(head: bytes, limits: Limits) -> bool:

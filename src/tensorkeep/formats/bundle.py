@@ -10,7 +10,13 @@ from __future__ import annotations
 from tensorkeep.archives.zip import ZipArchive, ZipMember
 from tensorkeep.errors import NotACheckpoint
 from tensorkeep.facts import Limits
-from tensorkeep.formats._members import HEAD, config_code, is_config, is_model, show
+from tensorkeep.formats._members import (
+    HEAD,
+    config_code,
+    is_config,
+    is_model,
+    show,
+)
 from tensorkeep.formats._zip_reading import ZipReading
 from tensorkeep.formats.contents import Code, Contents, Parts, plain
 

@@ -45,6 +45,7 @@ _OLD_FILES = {
     "serialized_example_inputs.pt": "sample_inputs",
 }
 _CONFIGS = (("weights", "_weights_config.json"), ("constants", "_constants_config.json"))
+_SAMPLES = "data/sample_inputs/"
 _STRIDED = 7
 # The numbers of `ScalarType` in schema.py.
 _DTYPES = {
@@ -85,6 +86,7 @@ class _Exported:
         self.models: list[ZipMember] = []
         self.sections: dict[str, object] = {}
         self.extra: list[str] = []
+        self._told = False
 
     def read(self) -> Contents:
         reading = self.reading
@@ -105,23 +107,26 @@ class _Exported:
         return contents
 
     def _member(self, inner: str, member: ZipMember) -> None:
-        folder, _, name = inner.rpartition("/")
-        if folder == "models" and name.endswith(".json"):
+        _, _, name = inner.rpartition("/")
+        if inner.startswith("models/"):
+            # Whatever it is called: the loader cuts the last five characters off.
             self.models.append(member)
-        elif folder == "data/sample_inputs" and member.size:
-            self._nested("sample_inputs", name.removesuffix(".pt"), member)
+        elif inner.startswith(_SAMPLES) and member.size:
+            self._nested("sample_inputs", inner[len(_SAMPLES) :].removesuffix(".pt"), member)
         elif inner.startswith("data/aotinductor/") and not name.endswith(_DATA):
             self.reading.code.append(Code(member.name, "native", ""))
         elif inner.startswith("extra/"):
             self.extra.append(inner)
         else:
-            self._config(folder, name, member)
+            self._config(inner, member)
 
-    def _config(self, folder: str, name: str, member: ZipMember) -> None:
+    def _config(self, inner: str, member: ZipMember) -> None:
         """A list of weights or constants, or a file of them as torch wrote it in 2.8."""
         for kind, suffix in _CONFIGS:
-            if folder != f"data/{kind}":
+            folder = f"data/{kind}/"
+            if not inner.startswith(folder):
                 continue
+            name = inner.removeprefix(folder)
             if name.endswith(suffix):
                 self._payloads(kind, name.removesuffix(suffix), member)
             elif name.endswith(".pt"):
@@ -241,9 +246,14 @@ class _Exported:
         """Compiled files, and what the graphs ask their loader for."""
         yield from self.reading.code
         for member in self.models:
-            asked = requests(self._json(member))
+            program = self._json(member)
+            if program is None and not self._told:
+                error = Damaged(member.name, expected="JSON", got="something else")
+                self.reading.unreadable.append((member.name, error))
+            asked = requests(program)
             lines = [f"{kind} {json.dumps(text)}" for kind, text in asked]
             yield Code(member.name, "exported", "\n".join(lines))
+        self._told = True
 
     def _leaks(self) -> Iterator[str]:
         """Sample inputs that are a view carry the whole storage that they were cut from."""

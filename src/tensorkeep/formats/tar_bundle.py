@@ -19,9 +19,10 @@ from tensorkeep.formats._members import (
     is_compiled,
     is_config,
     is_model,
+    named_model,
     show,
 )
-from tensorkeep.formats._zip_reading import is_program
+from tensorkeep.formats._zip_reading import goes_on, is_program
 from tensorkeep.formats.contents import Code, Contents, Parts, plain
 from tensorkeep.pickles import Program, run
 from tensorkeep.stores import Blob
@@ -89,7 +90,7 @@ class _Tar:
             self.code.append(Code(name, "python", text.decode("utf-8", "replace")))
         elif is_model(name, head, self.parts):
             self._nest(member)
-        elif is_compiled(head):
+        elif is_compiled(name, head):
             self.code.append(Code(name, "native", ""))
         else:
             self._other(member, blob)
@@ -107,7 +108,8 @@ class _Tar:
         try:
             self.nested.append((member.name, self.parts.examine(blob)))
         except TensorkeepError as error:
-            self.unreadable.append((member.name, error))
+            if named_model(member.name) or not isinstance(error, NotACheckpoint):
+                self.unreadable.append((member.name, error))
 
     def _audit(self, _deep: bool) -> Iterator[Anomaly]:
         self._look()
@@ -118,6 +120,8 @@ class _Tar:
         for member in self.rest:
             blob = self.archive.open(member)
             head = blob.read(0, min(blob.size, _CHUNK))
+            if blob.size > _CHUNK and goes_on(head, self.limits):
+                head = blob.read(0, min(blob.size, self.limits.max_pickle_bytes))
             if is_program(head, self.limits):
                 what = "a pickle in a member whose name and beginning are no model's"
                 anomaly = Anomaly("nested-pickle", what, member.name, member.offset)

@@ -24,9 +24,12 @@ from tensorkeep.stores import Blob
 _CHUNK = 1 << 22
 
 
-def judge(ckpt: Checkpoint) -> tuple[Verdict, list[Finding]]:
-    """The verdict on an opened checkpoint, from all the programs that loading it would run."""
-    if ckpt.contents.pending:
+def judge(ckpt: Checkpoint, *, audit: bool = False) -> tuple[Verdict, list[Finding]]:
+    """The verdict on an opened checkpoint, from all the programs that loading it would run.
+
+    With `audit` the rest of its container is looked at too, as `scan` does.
+    """
+    if audit or ckpt.contents.pending:
         findings = examine(ckpt.contents, False, Limits(), ckpt.path)
     else:
         findings = judge_contents(ckpt.contents)
