@@ -16,6 +16,7 @@ FORMATS = (
     "safetensors",
     "sharded",
     "dcp",
+    "deepspeed",
     "torchscript",
     "torch_package",
     "pt2",

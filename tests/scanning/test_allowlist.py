@@ -208,6 +208,11 @@ _ELSEWHERE = {
     *(("torch._utils", f"torch.{name}") for name in MEMORY_FORMATS),
     ("numpy", "float128"),
     ("numpy", "complex256"),
+    # Libraries that the tests do not install.
+    ("deepspeed.runtime.fp16.loss_scaler", "LossScaler"),
+    ("deepspeed.runtime.fp16.loss_scaler", "DynamicLossScaler"),
+    ("deepspeed.runtime.zero.config", "ZeroStageEnum"),
+    ("deepspeed.utils.tensor_fragment", "fragment_address"),
 }
 
 

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from tensorkeep import formats
 from tensorkeep.checkpoints.kept import KeptFolder
-from tensorkeep.errors import BadArgument, NotACheckpoint, NotFound, ReadError
+from tensorkeep.errors import BadArgument, NotACheckpoint, NotFound, ReadError, StoreError
 from tensorkeep.facts import Limits
-from tensorkeep.formats import dcp, dcp_shards, sharded
+from tensorkeep.formats import dcp, dcp_shards, sharded, zero
 from tensorkeep.formats.contents import Contents, Graft, plain
 from tensorkeep.stores import Folder
+from tensorkeep.stores.local import LocalFolder
+from tensorkeep.stores.local.reading import plain_name
 
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 # In the order in which transformers looks for them.
@@ -34,6 +37,7 @@ _TRAINER_SIDES = {
     "scaler.pt": "scaler",
     "rng_state.pth": "rng_state",
 }
+_LONGEST_TAG = 256
 ReadPart = Callable[[str], Contents]
 
 
@@ -60,6 +64,18 @@ def find(folder: KeptFolder, wanted: str | None, limits: Limits) -> Contents:
     return _trainer(folder.plain, names, weights, read_part, limits)
 
 
+def latest(path: Path) -> Path:
+    """The folder below `path` that DeepSpeed's file `latest` in it names, or `path` itself."""
+    try:
+        with LocalFolder(path).open(zero.LATEST) as blob:
+            name = blob.read(0, min(blob.size, _LONGEST_TAG)).decode("utf-8").strip()
+        if plain_name(name) and zero.own_files(LocalFolder(path / name).names()):
+            return path / name
+    except (StoreError, ReadError, ValueError):
+        return path
+    return path
+
+
 def is_whole(folder: Folder, names: list[str]) -> list[str]:
     """The files of `folder`, out of `names`, that are one checkpoint together; or none of them."""
     if dcp.METADATA in names:
@@ -67,11 +83,16 @@ def is_whole(folder: Folder, names: list[str]) -> list[str]:
         blob = folder.open(dcp.METADATA)
         if own or dcp.announces(blob.read(0, min(blob.size, formats.HEAD))):
             return [dcp.METADATA, *own]
-    return []
+    return zero.own_files(names)
 
 
 def examine_whole(folder: Folder, limits: Limits) -> Contents:
     """What a folder holds that is one checkpoint, `Contents.error` included."""
+    names = folder.names()
+    if dcp.METADATA not in names:
+        return zero.read(
+            zero.own_files(names), lambda name: formats.examine(folder.open(name), limits)
+        )
     return dcp.read(folder, dcp.METADATA, lambda blob: formats.inside(blob, limits), limits)
 
 

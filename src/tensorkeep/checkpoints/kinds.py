@@ -128,6 +128,10 @@ def _serialiser(contents: Contents) -> str:
     if contents.format == "dcp":
         version = f" (version {facts['version']})" if "version" in facts else ""
         return f"torch.distributed.checkpoint{version}"
+    if contents.format == "deepspeed":
+        version = f" {facts['version']}" if "version" in facts else ""
+        stage = f", ZeRO stage {facts['stage']}" if facts["stage"] else ""
+        return f"DeepSpeed{version}{stage}, ranks: {facts['ranks']}"
     if contents.format in _DECLARED:
         return _DECLARED[contents.format][1]
     if contents.format == "bundle":

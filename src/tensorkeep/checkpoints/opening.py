@@ -43,9 +43,9 @@ def _is_sharded(path: Path) -> bool:
 
 
 def _open_directory(path: Path, limits: Limits) -> Checkpoint:
-    from tensorkeep.checkpoints.directory import find  # a single file need not wait for it
+    from tensorkeep.checkpoints.directory import find, latest  # a single file need not wait for it
 
-    folder = KeptFolder(path if path.is_dir() else path.parent)
+    folder = KeptFolder(latest(path) if path.is_dir() else path.parent)
     try:
         wanted = None if path.is_dir() else path.name
         contents = find(folder, wanted, limits)

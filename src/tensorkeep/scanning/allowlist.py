@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from tensorkeep.scanning import (
     _allow_dcp,
+    _allow_deepspeed,
     _allow_enums,
     _allow_frameworks,
     _allow_joblib,
@@ -30,6 +31,7 @@ ENTRIES: tuple[Entry, ...] = (
     *_allow_random.ENTRIES,
     *_allow_modules.ENTRIES,
     *_allow_dcp.ENTRIES,
+    *_allow_deepspeed.ENTRIES,
     *_allow_joblib.ENTRIES,
     *_allow_enums.ENTRIES,
     *_allow_frameworks.ENTRIES,
