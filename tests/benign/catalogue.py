@@ -13,6 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import cases_containers  # noqa: E402
+import cases_files  # noqa: E402
 import cases_frameworks  # noqa: E402
 import cases_models  # noqa: E402
 import cases_plain  # noqa: E402
@@ -23,6 +24,7 @@ Case = Callable[[Path], Path]
 
 _MODULES = (
     cases_tensors, cases_containers, cases_plain, cases_models, cases_training, cases_frameworks,
+    cases_files,
 )  # fmt: skip
 
 CASES: dict[str, Case] = {}
