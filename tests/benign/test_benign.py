@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -48,6 +49,30 @@ def test_an_honest_file_that_cannot_be_safe_says_why(name, written):
     report = tk.scan(written(name, case))
     assert report.verdict == "suspicious"
     assert {f.rule for file in report.files for f in file.findings} == rules
+
+
+ALONE = """
+import sys
+class Refused:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in sys.argv[1].split(","):
+            raise ImportError(name)
+sys.meta_path.insert(0, Refused())
+import tensorkeep as tk
+for path in sys.argv[2:]:
+    print(tk.scan(path).verdict)
+"""
+LIBRARIES = "torch,numpy,transformers,accelerate,lightning,joblib,safetensors,scipy"
+SAMPLE = [name for name in CASES if name.startswith(("model/", "plain/", "optimizer/"))][::4]
+
+
+def test_the_verdict_is_the_same_where_nothing_is_installed(written):
+    paths = [str(written(name, CASES[name])) for name in SAMPLE]
+    paths.append(str(written("odd/own-class", ODD["odd/own-class"][0])))
+    command = [sys.executable, "-c", ALONE, LIBRARIES, *paths]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert ended.stderr == ""
+    assert ended.stdout.split() == ["safe"] * len(SAMPLE) + ["suspicious"]
 
 
 def test_there_are_enough_of_them():

@@ -111,11 +111,11 @@ def inert_key(value: object) -> bool:
     return True
 
 
-def empty_hooks(value: object, kind: KindOf) -> bool:
+def empty_hooks(value: object, _: KindOf) -> bool:
     """Whether a tensor's backward hooks are none at all: they would be called by a training."""
     if value is None or (type(value) is dict and not value):
         return True
-    if not isinstance(value, Call) or kind(value) != "ordered-dict":
+    if type(value) is not Call or not is_named(value.func, "collections", "OrderedDict"):
         return False
     return value.args == () and not value.effects
 

@@ -43,10 +43,15 @@ class Trace:
         self._entries: dict[Global, Entry | None] = {}
         self._called: set[object] = set()
         self._unmentionable = False
+        self._makers = False
 
     def judge(self, trace: list[Import | Call | Effect]) -> None:
         """Collect what is to be said about every entry of `trace`."""
-        self._called = {_callee(event) for event in trace if type(event) is Call}
+        calls = [event for event in trace if type(event) is Call]
+        self._called = {call.func for call in calls}
+        self._makers = any(type(f) is Global and f.module == "copyreg" for f in self._called)
+        if self._makers:
+            self._called |= {_callee(call) for call in calls}
         for event in trace:
             if type(event) is Call:
                 self._call(event)
@@ -124,7 +129,7 @@ class Trace:
     # Calls
 
     def _call(self, call: Call) -> None:
-        func = _callee(call)
+        func = _callee(call) if self._makers else call.func
         if not isinstance(func, Global):
             rule = "pickle/extension" if isinstance(func, Extension) else "pickle/call-of-value"
             return self._add(rule, "", call.offset, call)
