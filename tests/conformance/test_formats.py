@@ -4,16 +4,39 @@ from __future__ import annotations
 
 import functools
 import gzip
+import importlib.util
 import io
 import pickle
+from pathlib import Path
 
 import joblib
+import numpy
 import torch
 from safetensors.torch import save
 
-from tensorkeep.formats import HEAD, compressed, raw_pickle, safetensors, torch_legacy, zips
+from tensorkeep.formats import (
+    HEAD,
+    compressed,
+    numpy_files,
+    raw_pickle,
+    safetensors,
+    torch_legacy,
+    torch_tar,
+    zips,
+)
 from tensorkeep.stores.memory import MemoryBlob
 from tensorkeep.testing import FormatConformance
+
+
+def _writer_of_old_tars():
+    path = Path(__file__).parents[1] / "corpus/torch_tar/make.py"
+    spec = importlib.util.spec_from_file_location("old_tars", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+TAR = _writer_of_old_tars()
 
 
 @functools.cache
@@ -149,3 +172,42 @@ class TestCompressed(FormatConformance):
         with MemoryBlob(gzip.compress(saved(values))) as blob, self._open(blob) as ckpt:
             assert len(ckpt) == len(values)
             assert blob.bytes_read <= blob.size + HEAD
+
+
+def old_tar(values):
+    """As torch before 0.1.10 wrote it; the corpus has the writer, proven by torch's loader."""
+    known = {name: t for name, t in values.items() if t.dtype is not torch.bool}
+    members = TAR.members(known, list(known.values()))
+    return TAR.packed(members), expected(known)
+
+
+class TestTorchTar(FormatConformance):
+    format = torch_tar
+
+    def samples(self):
+        return {"flat": old_tar(tensors())}
+
+    def large(self):
+        return old_tar(large())[0]
+
+
+class TestNumpyFiles(FormatConformance):
+    format = numpy_files
+
+    def samples(self):
+        def saved(array):
+            file = io.BytesIO()
+            numpy.save(file, array)
+            return file.getvalue()
+
+        values = torch.arange(24.0).view(4, 6)
+        turned = {"array": values.t().contiguous()}
+        return {
+            "one": (saved(values.numpy()), expected({"array": values})),
+            "fortran": (saved(values.numpy().T), expected(turned)),
+        }
+
+    def large(self):
+        file = io.BytesIO()
+        numpy.save(file, numpy.zeros(3 << 20, dtype="f4"))
+        return file.getvalue()

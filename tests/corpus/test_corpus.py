@@ -21,6 +21,10 @@ FORMATS = (
     "torch_package",
     "pt2",
     "bundle",
+    "torch_legacy",
+    "torch_tar",
+    "pickle",
+    "npy",
 )
 CASES = sorted(path.parent for name in FORMATS for path in (CORPUS / name).glob("*/facts.json"))
 LARGEST = 40_000  # bytes of a file: alignment to 4,096 takes nine times that

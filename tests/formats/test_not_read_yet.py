@@ -168,12 +168,6 @@ def gguf():
     return b"GGUF\3\0\0\0" + bytes(100)
 
 
-def numpy_file():
-    buffer = io.BytesIO()
-    np.save(buffer, np.ones(3))
-    return buffer.getvalue()
-
-
 def plain_zip():
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
@@ -183,7 +177,6 @@ def plain_zip():
 
 FILES = {
     gguf: "GGUF",
-    numpy_file: "numpy",
 }
 
 

@@ -16,10 +16,12 @@ from tensorkeep.formats import (
     compressed,
     distcp,
     foreign,
+    numpy_files,
     raw_pickle,
     safetensors,
     tar_bundle,
     torch_legacy,
+    torch_tar,
     zips,
 )
 from tensorkeep.formats.contents import Contents, Parts
@@ -48,8 +50,10 @@ FORMATS: tuple[Format, ...] = (
     distcp,
     zips,
     safetensors,
+    torch_tar,
     torch_legacy,
     tar_bundle,
+    numpy_files,
     compressed,
     raw_pickle,
 )

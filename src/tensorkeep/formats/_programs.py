@@ -18,10 +18,10 @@ class Stream:
     linear in the bytes of the pickles. Positions are those in the blob.
     """
 
-    def __init__(self, blob: Blob, limits: Limits) -> None:
+    def __init__(self, blob: Blob, limits: Limits, window: int = _WINDOW) -> None:
         self.blob = blob
         self.limits = limits
-        self.data = blob.read(0, min(_WINDOW, blob.size))
+        self.data = blob.read(0, min(window, blob.size))
 
     def run(
         self,

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from tensorkeep.archives.zip import ZipArchive, read_directory
 from tensorkeep.facts import Anomaly, Limits
-from tensorkeep.formats import bundle, pt2, torch_package, torch_zip, torchscript
+from tensorkeep.formats import bundle, npz, pt2, torch_package, torch_zip, torchscript
 from tensorkeep.formats._zip_reading import is_zip
 from tensorkeep.formats.contents import Contents, Parts
 from tensorkeep.stores import Blob
@@ -35,7 +35,7 @@ class Kind(Protocol):
 
 
 # The last one takes any zip.
-KINDS: tuple[Kind, ...] = (torchscript, pt2, torch_package, torch_zip, bundle)
+KINDS: tuple[Kind, ...] = (torchscript, pt2, torch_package, torch_zip, npz, bundle)
 
 
 def identify(blob: Blob, head: bytes) -> bool:

@@ -26,6 +26,7 @@ _CUDA_STORAGES_TEXT = (
     "BFloat16Storage BoolStorage ByteStorage CharStorage ComplexDoubleStorage ComplexFloatStorage "
     "DoubleStorage FloatStorage HalfStorage IntStorage LongStorage ShortStorage"
 )
+_TYPES = ("Byte", "Char", "Short", "Int", "Long", "Half", "Float", "Double", "Bool", "BFloat16")
 _CUDA_STORAGES = tuple(_CUDA_STORAGES_TEXT.split())
 # Versions 1.11 to 1.13 had the untyped storage under these names.
 _UNTYPED = (
@@ -252,6 +253,9 @@ ENTRIES: tuple[Entry, ...] = (
     *_PARTS,
     *(_mention("torch", name, "a dtype", "dtype") for name in BY_NAME),
     *(_mention("torch", name, "a storage's type", "storage-class") for name in BY_STORAGE),
+    # The oldest files name a tensor's type beside its storage.
+    *(_mention("torch", f"{name}Tensor", "a tensor's type", "tensor-type") for name in _TYPES),
+    *(_mention("torch.cuda", f"{name}Tensor", "a tensor's type", "tensor-type") for name in _TYPES),
     *(_mention("torch.cuda", name, "a storage's type", "storage-class") for name in _CUDA_STORAGES),
     *(_mention(module, name, "a storage's type", "storage-class") for module, name in _UNTYPED),
     *(_mention("torch", name, "a quantisation scheme", "qscheme") for name in _QSCHEMES),
