@@ -231,7 +231,7 @@ class _Table:
         stride = struct.unpack(f"<{dims}q", member.take(8 * dims))
         (offset,) = struct.unpack("<q", member.take(8))
         record = TensorRecord(self._dtypes[storage], shape, stride, offset, self.storages[storage])
-        kind, record.problem = _bounds(record)
+        kind, record.problem = _bounds(record, 1)
         if kind:
             what = f"a tensor {record.problem}"
             where = f"tensors, byte {member.at}"
