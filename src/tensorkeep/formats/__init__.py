@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from tensorkeep.errors import LimitExceeded
-from tensorkeep.facts import Limits
+from tensorkeep.errors import LimitExceeded, ReadError
+from tensorkeep.facts import Anomaly, Limits
 from tensorkeep.formats import (
     compressed,
     distcp,
@@ -106,10 +106,29 @@ def inside(blob: Blob, limits: Limits) -> Inside:
 
 
 def _examine(blob: Blob, limits: Limits, parts: Inside) -> Contents:
-    known = identify(blob)
-    if known is None:
-        raise foreign.error(blob, blob.read(0, min(HEAD, blob.size)))
-    return known.read(blob, limits, parts)
+    head = blob.read(0, min(HEAD, blob.size))
+    claimed = [known for known in FORMATS if known.identify(blob, head)]
+    if not claimed:
+        raise foreign.error(blob, head)
+    contents = claimed[0].read(blob, limits, parts)
+    # torch's old files are pickles, and read as such.
+    programs = (torch_legacy,) if torch_legacy in claimed else (raw_pickle,)
+    for other in claimed[1:]:
+        if other in programs:
+            _read_again(other, blob, limits, parts, contents)
+    return contents
+
+
+def _read_again(
+    other: Format, blob: Blob, limits: Limits, parts: Inside, contents: Contents
+) -> None:
+    """A file that is a container to one loader is a program to another: both are judged."""
+    what = f"the bytes are {contents.format} to one reader and {other.NAME} to another"
+    contents.anomalies.append(Anomaly("two-formats", what, "", 0))
+    try:
+        contents.nested.append((f"read as {other.NAME}", other.read(blob, limits, parts)))
+    except ReadError as error:
+        contents.unreadable.append((f"read as {other.NAME}", error))
 
 
 def read(blob: Blob, limits: Limits) -> Contents:

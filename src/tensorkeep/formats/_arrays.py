@@ -7,11 +7,20 @@ Sources: numpy's array-protocol type strings ("The array interface", `numpy.lib.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
 from tensorkeep.dtypes import BY_NUMPY
-from tensorkeep.formats.contents import Inert, Storage, TensorRecord, contiguous_stride, sizes
+from tensorkeep.formats.assembled import Sweep, sweep
+from tensorkeep.formats.contents import (
+    Inert,
+    Lens,
+    Storage,
+    TensorRecord,
+    contiguous_stride,
+    sizes,
+)
 from tensorkeep.pickles import Call, Global
 from tensorkeep.stores import Blob
 
@@ -34,6 +43,23 @@ class Element:
     itemsize: int
     big: bool
     objects: bool = False
+
+
+class KnownFirst:
+    """A lens over another one: what lies in the file outside the pickle is known by its node."""
+
+    def __init__(self, known: Mapping[int, object], below: Lens) -> None:
+        self._known = known
+        self._below = below
+
+    def __call__(self, value: object) -> object:
+        """The tensor that `value` stands for, or what the lens below says."""
+        known = self._known
+        return known[id(value)] if id(value) in known else self._below(value)
+
+    def sweep(self) -> Sweep:
+        """See `Sweeping`: what is known was in order, or it would not have been read."""
+        return sweep(self._below)
 
 
 def element_of(text: str) -> Element | None:

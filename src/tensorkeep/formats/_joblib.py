@@ -10,8 +10,14 @@ from __future__ import annotations
 
 from tensorkeep.errors import Damaged, Unsupported
 from tensorkeep.facts import Limits
-from tensorkeep.formats._arrays import Element, array_at, element_of_call, nbytes, shape_of
-from tensorkeep.formats.assembled import Sweep, sweep
+from tensorkeep.formats._arrays import (
+    Element,
+    KnownFirst,
+    array_at,
+    element_of_call,
+    nbytes,
+    shape_of,
+)
 from tensorkeep.formats.contents import Inert, Lens, Storage
 from tensorkeep.pickles import Call, Global, Program, run
 from tensorkeep.stores import Blob
@@ -21,23 +27,6 @@ _WRAPPERS = frozenset(
     for package in ("joblib.", "sklearn.externals.joblib.", "sklearn.utils._joblib.")
 )
 _ALIGNMENT = "numpy_array_alignment_bytes"
-
-
-class _ArrayLens:
-    """A lens over another one that knows which calls are arrays."""
-
-    def __init__(self, known: dict[int, object], below: Lens) -> None:
-        self._known = known
-        self._below = below
-
-    def __call__(self, value: object) -> object:
-        """The array that `value` makes, or what the lens below says."""
-        known = self._known
-        return known[id(value)] if id(value) in known else self._below(value)
-
-    def sweep(self) -> Sweep:
-        """See `Sweeping`: the arrays are in order, or they would not have been read."""
-        return sweep(self._below)
 
 
 class Arrays:
@@ -56,7 +45,7 @@ class Arrays:
 
     def lens(self, below: Lens) -> Lens:
         """`below`, with the arrays as tensors."""
-        return _ArrayLens(self._known, below)
+        return KnownFirst(self._known, below)
 
     def reads(self, call: Call, pos: int) -> int:
         """How far the object that `call` makes reads the stream from `pos`."""

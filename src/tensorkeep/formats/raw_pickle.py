@@ -25,7 +25,8 @@ _PROTO = 0x80
 _HIGHEST = 5
 _SECOND = 64 << 10
 _LARGEST = 64 << 20
-_MOST = 10_000  # pickles in one file
+_SURELY = 1_000  # whole pickles in a row, which no text is
+_MOST = 100_000  # pickles in one file: of two bytes each, a record of hundreds
 
 
 def identify(blob: Blob, head: bytes) -> bool:
@@ -37,17 +38,30 @@ def identify(blob: Blob, head: bytes) -> bool:
 
 
 def _runs(blob: Blob, head: bytes) -> bool:
-    """Whether bytes without a magic are a program; read on only while they still could be one."""
+    """Whether bytes without a magic are programs; read on only while they still could be."""
     for length in (len(head), _SECOND, _LARGEST):
         have = min(length, blob.size)
-        program = run(head if have <= len(head) else blob.read(0, have))
-        if program.error is None:
-            # Text may begin with a whole program ("N." is one): a pickle does something, or is all.
-            return imports(program) or program.end == blob.size
-        if plausible(program):
+        found = _stack(head if have <= len(head) else blob.read(0, have), have == blob.size)
+        if found is not None or have == blob.size:
+            return bool(found)
+    return True
+
+
+def _stack(data: bytes, whole: bool) -> bool | None:
+    """Whether `data` are programs one after another; None if more of them must be seen.
+
+    Text may begin with a whole program ("N." is one): pickles import something, or are all of it.
+    """
+    start = 0
+    for _ in range(_SURELY):
+        program = run(data, start)
+        if imports(program) and plausible(program):
             return True
-        if not program.cut or have == blob.size:
-            return False
+        if program.error is not None:
+            return None if program.cut and not whole else False
+        start = program.end
+        if start == len(data) and whole:
+            return True
     return True
 
 
@@ -65,7 +79,9 @@ def read(blob: Blob, limits: Limits, parts: Parts) -> Contents:
     every = [*programs, *arrays.programs]
     nested, unreadable = _nested.collect(every, parts, anomalies, files)
     error: TensorkeepError | None = first.error
-    if len(programs) > 1 and last.error is not None:
+    if isinstance(last.error, LimitExceeded):
+        error = last.error
+    elif len(programs) > 1 and last.error is not None:
         # What follows the last whole pickle is no program, or one that a reader stops in.
         where, tail = programs[-1]
         if not (tail.trace or tail.persistents):

@@ -18,6 +18,7 @@ from tensorkeep.dtypes import DType
 from tensorkeep.errors import Damaged, NotACheckpoint, ReadError, Unsupported
 from tensorkeep.facts import Anomaly, Limits
 from tensorkeep.formats import _nested
+from tensorkeep.formats._arrays import KnownFirst
 from tensorkeep.formats._programs import Stream
 from tensorkeep.formats._tensors import Interpreter, _bounds, storage_dtype
 from tensorkeep.formats.contents import Contents, Inert, Parts, Storage, TensorRecord, sizes
@@ -56,13 +57,13 @@ def read(blob: Blob, limits: Limits, parts: Parts) -> Contents:
     except ReadError as found:
         error = found
     anomalies = archive.anomalies
-    lens = Interpreter(table.main, table.of, anomalies)
-    nested, unreadable = _nested.collect(table.programs, parts, anomalies)
+    files: dict[bytes, Contents] = {}
+    nested, unreadable = _nested.collect(table.programs, parts, anomalies, files)
     contents = Contents(
         format=NAME,
         container="tar",
         root=table.main.value,
-        lens=lambda value: table.meant(value) or lens(value),
+        lens=KnownFirst(table.tensors, Interpreter(table.main, table.of, anomalies, files)),
         storages=table.storages,
         programs=table.programs,
         anomalies=anomalies,
@@ -131,10 +132,12 @@ class _Table:
         storage = self.storages.get(key)
         return None if storage is None else (storage, self._dtypes[key])
 
-    def meant(self, value: object) -> object:
-        """The tensor that a persistent id stands for, or None."""
-        key = self._keys.get(id(value)) if isinstance(value, Persistent) else None
-        return None if key is None else self._tensors.get(key)
+    @property
+    def tensors(self) -> dict[int, object]:
+        """The tensors that persistent ids stand for, by the ids' nodes."""
+        return {
+            node: self._tensors[key] for node, key in self._keys.items() if key in self._tensors
+        }
 
     def _member(self, name: str) -> _Member:
         member = self.archive.locate(name)
