@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from tensorkeep.archives.zip import ZipArchive, ZipMember
 from tensorkeep.errors import Damaged, NotACheckpoint, TensorkeepError
 from tensorkeep.facts import Anomaly, Limits
+from tensorkeep.formats import _nested
 from tensorkeep.formats._members import is_compiled, named_model
 from tensorkeep.formats._zip_storages import Storages
 from tensorkeep.formats.contents import Code, Contents, Lens, Parts, Storage
@@ -42,6 +43,7 @@ class ZipReading:
         self.parts = parts
         self.programs: list[tuple[str, Program]] = []
         self.nested: list[tuple[str, Contents]] = []
+        self.files: dict[bytes, Contents] = {}  # what pickles have torch load, by its bytes
         self.unreadable: list[tuple[str, TensorkeepError]] = []
         self.code: list[Code] = []
         self.storages: dict[str, Storage] = {}
@@ -97,6 +99,11 @@ class ZipReading:
             what = f"{len(data) - program.end} bytes follow the pickle's end"
             self.note("bytes-after-pickle", what, member.name, program.end)
         self.programs.append((member.name, program))
+        nested, unreadable = _nested.collect(
+            [(member.name, program)], self.parts, self.archive.anomalies, self.files
+        )
+        self.nested += nested
+        self.unreadable += unreadable
         return program
 
     def expect(self, member: ZipMember) -> None:

@@ -33,7 +33,7 @@ def read_archive(archive: ZipArchive, limits: Limits, parts: Parts) -> Contents:
     assert member is not None
     program = reading.program(member)
     table = reading.register(program)
-    lens = Interpreter(program, table.of, archive.anomalies)
+    lens = Interpreter(program, table.of, archive.anomalies, reading.files)
     contents = reading.contents(NAME, program.value, lens)
     contents.error = program.error
     return contents
