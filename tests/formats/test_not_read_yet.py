@@ -191,13 +191,29 @@ def test_other_containers_are_named(tmp_path, make, words):
     assert [p.name for p in tmp_path.iterdir()] == ["model.pth"]
 
 
+ARCHIVES = {
+    b"7z\xbc\xaf\x27\x1c\0\0": "7z x",
+    b"\x28\xb5\x2f\xfd\0": "unzstd",
+    b"\x04\x22\x4d\x18\0": "unlz4",
+    b"Rar!\x1a\x07\x01\0": "rar archive",
+}
+
+
+@pytest.mark.parametrize("data", ARCHIVES, ids=range(len(ARCHIVES)))
+def test_archives_that_are_not_opened_are_never_passed_over(tmp_path, data):
+    (tmp_path / "weights.dat").write_bytes(data)
+    report = tk.scan(tmp_path)
+    assert (report.verdict, report.skipped) == ("unknown", 0)
+    with pytest.raises(Unsupported) as caught:
+        tk.open(data)
+    assert ARCHIVES[data] in str(caught.value)
+
+
 OTHERS = {
     b"": "empty",
     b"version https://git-lfs.github.com/spec/v1\noid sha256:0": "git lfs pull",
     b"<!DOCTYPE html><html></html>": "web page",
     b"<HTML><body>404": "web page",
-    b"7z\xbc\xaf\x27\x1c\0\0": "7z x",
-    b"\x28\xb5\x2f\xfd\0": "unzstd",
     b"hello": "begins with",
     b"\0": "begins with",
     b"\xff" * 600: "begins with",

@@ -9,29 +9,30 @@ from tensorkeep.errors import NotACheckpoint, ReadError, Unsupported
 from tensorkeep.stores import Blob
 
 _LATER = "This version does not read it yet; nothing in it was run."
-_LEGACY = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
+_UNPACK = "Unpack it with its own tool and scan what is in it."
 
-# (offset, magic, what it is, what to do); model containers first.
+# (offset, magic, what it is, what to do): model containers, and archives that may hold some.
 _MODELS = (
-    (2, _LEGACY, "a torch checkpoint from before torch 1.6", _LATER),
-    (257, b"ustar", "a tar archive", _LATER),
     (0, b"GGUF", "a GGUF file", _LATER),
+    (0, b"tjgg", "a GGML file, which GGUF replaced", _LATER),
     (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file (Keras, perhaps)", _LATER),
-    (0, b"\x93NUMPY", "a numpy array file", _LATER),
+    (4, b"TFL3", "a TensorFlow Lite file", _LATER),
+    (4, b"ET12", "an ExecuTorch program", _LATER),
+    (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive", "Unpack it first (7z x) and scan what is in it."),
+    (0, b"Rar!\x1a\x07", "a rar archive", _UNPACK),
+    (0, b"\x28\xb5\x2f\xfd", "zstd data", "Unpack it first (unzstd) and scan what is in it."),
+    (0, b"\x04\x22\x4d\x18", "lz4 data", "Unpack it first (unlz4) and scan what is in it."),
+    (0, b"\x1f\x8b", "gzip data of an unknown method", _UNPACK),
 )
 _OTHERS = (
     (0, b"version https://git-lfs", "a Git LFS pointer, not the file", "Run `git lfs pull`."),
     (0, b"<!DOCTYPE", "a web page", "The download fetched a page; use the file's own link."),
     (0, b"<html", "a web page", "The download fetched a page; use the file's own link."),
-    (0, b"\x1f\x8b", "gzip data", "Unpack it first (gunzip)."),
-    (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive", "Unpack it first (7z x)."),
-    (0, b"\xfd7zXZ\x00", "xz data", "Unpack it first (unxz)."),
-    (0, b"\x28\xb5\x2f\xfd", "zstd data", "Unpack it first (unzstd)."),
 )
 
 
 def model_kind(head: bytes) -> str:
-    """What kind of model file this is that nothing here reads yet; empty if it is none."""
+    """What model file or archive this is that nothing here reads; empty if it is none."""
     for offset, magic, what, _ in _MODELS:
         if head[offset : offset + len(magic)] == magic:
             return what
