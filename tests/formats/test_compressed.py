@@ -43,6 +43,15 @@ def test_formats_in_streams(pack):
                 tk.open(pack(data)[:-cut])
 
 
+def test_what_joblib_wrote_before_0_10():
+    """A header of the length in hexadecimal, and a zlib stream."""
+    data = pickle.dumps([1, 2], 2)
+    for blank in (b"", b" "):
+        old = b"ZF" + hex(len(data)).encode().ljust(19) + blank + zlib.compress(data)
+        with tk.open(old) as ckpt:
+            assert ckpt.values == [1, 2]
+
+
 def test_several_streams_are_one_file():
     first, second = pickle.dumps([1]), pickle.dumps([2])
     for pack in (gzip.compress, bz2.compress, lzma.compress):

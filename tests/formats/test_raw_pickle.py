@@ -90,6 +90,15 @@ def test_text_is_no_pickle(data, tmp_path):
     assert (report.verdict, report.skipped) == ("safe", 1)
 
 
+def test_text_of_python_2_is_read_as_its_loaders_read_it():
+    """8-bit text that is no UTF-8: `encoding="latin1"` goes on where the default stops."""
+    text = b"\x80\x02U\x02\xff\xfe"
+    with tk.open(text + b".") as ckpt:
+        assert ckpt.values == "\xff\xfe"
+    assert tk.scan(text + b".").verdict == "safe"
+    assert tk.scan(text + b"0" + SYSTEM).verdict == "dangerous"
+
+
 def test_every_pickle_of_a_stack_is_a_program():
     honest = pickle.dumps(VALUES) + pickle.dumps([1], 0) + pickle.dumps("x", 2)
     assert tk.scan(honest).verdict == "safe"

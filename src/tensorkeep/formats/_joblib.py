@@ -18,8 +18,9 @@ from tensorkeep.formats._arrays import (
     nbytes,
     shape_of,
 )
+from tensorkeep.formats._programs import run_text
 from tensorkeep.formats.contents import Inert, Lens, Storage
-from tensorkeep.pickles import Call, Global, Program, run
+from tensorkeep.pickles import Call, Global, Program
 from tensorkeep.stores import Blob
 
 _WRAPPERS = frozenset(
@@ -74,7 +75,7 @@ class Arrays:
 
     def _objects(self, call: Call, pos: int) -> int:
         where = f"array of objects at byte {pos}"
-        program = run(self._data, pos, limits=self._limits, where=where)
+        program = run_text(self._data, pos, limits=self._limits, where=where)
         self.programs.append((where, program))
         self._known[id(call)] = Inert("array of objects", unread="object")
         if program.error is not None:

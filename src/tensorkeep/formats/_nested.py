@@ -15,10 +15,10 @@ from collections.abc import Iterable
 
 from tensorkeep.errors import LimitExceeded, NotACheckpoint, ReadError, TensorkeepError
 from tensorkeep.facts import Anomaly
-from tensorkeep.formats._programs import plausible
+from tensorkeep.formats._programs import plausible, run_text
 from tensorkeep.formats._values import latin1
 from tensorkeep.formats.contents import Contents, Parts
-from tensorkeep.pickles import Call, Extension, Global, Import, Program, run
+from tensorkeep.pickles import Call, Extension, Global, Import, Program
 from tensorkeep.stores.memory import MemoryBlob
 
 Nested = list[tuple[str, Contents]]
@@ -148,7 +148,7 @@ def _calls_more(data: bytes, parts: Parts) -> bool:
     for _ in range(_PEELS):
         inner: list[bytes] = []
         for piece in todo:
-            program = run(piece, limits=parts.limits)
+            program = run_text(piece, limits=parts.limits)
             if not (piece[0] == 0x80 or plausible(program)):
                 continue
             if any(not _is_plain(event) for event in program.trace if type(event) is Import):

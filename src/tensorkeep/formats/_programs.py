@@ -33,7 +33,7 @@ class Stream:
     ) -> Program:
         """The program that begins at byte `start`; as `pickles.run`."""
         while True:
-            program = run(
+            program = run_text(
                 self.data, start, limits=self.limits, where=where, resolve=resolve, reads=reads
             )
             have = len(self.data)
@@ -45,6 +45,27 @@ class Stream:
                 return program
             length = min(max(_WINDOW, (_GROWTH - 1) * have), self.blob.size - have)
             self.data += self.blob.read(have, length)
+
+
+def run_text(
+    data: bytes,
+    start: int = 0,
+    *,
+    limits: Limits,
+    where: str = "",
+    resolve: Resolve | None = None,
+    reads: Reads | None = None,
+) -> Program:
+    """As `pickles.run`; where 8-bit text of Python 2 is no UTF-8, as a loader told "latin1".
+
+    That is what those files are loaded with: all bytes are text then, and the program goes on.
+    """
+    program = run(data, start, limits=limits, where=where, resolve=resolve, reads=reads)
+    if program.error is None or program.error.expected != "text in utf-8":
+        return program
+    return run(
+        data, start, limits=limits, encoding="latin1", where=where, resolve=resolve, reads=reads
+    )
 
 
 def imports(program: Program) -> bool:

@@ -11,7 +11,7 @@ import bz2
 import lzma
 import zlib
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from tensorkeep.errors import Damaged, LimitExceeded, NotACheckpoint, ReadError
@@ -28,6 +28,7 @@ _EXEMPT = 16 * MiB
 _BUSY = 1_000_000  # opcodes in the first megabytes: an attack, where zeros would only be large
 _LOOK = 2 * MiB
 _MEMORY = 256 * MiB  # of lzma's dictionary
+_ZFILE = 21  # bytes of joblib's old header
 
 
 class _Engine(Protocol):
@@ -67,36 +68,49 @@ class _Zlib:
         return self._engine.decompress(self._engine.unconsumed_tail + data, max_length)
 
 
-# Name, whether further streams may follow, and what unpacks one.
-_Kind = tuple[str, bool, Callable[[], _Engine]]
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """`several`: further streams may follow. `start`: bytes before the stream."""
+
+    name: str
+    make: Callable[[], _Engine]
+    several: bool = False
+    start: int = 0
+
+    @property
+    def certain(self) -> bool:
+        """Whether the magic is long enough that nothing else begins so."""
+        return self.several
 
 
 def _kind(head: bytes) -> _Kind | None:
     if head.startswith(b"\x1f\x8b\x08"):
-        return "gzip", True, lambda: _Zlib(16 + zlib.MAX_WBITS)
+        return _Kind("gzip", lambda: _Zlib(16 + zlib.MAX_WBITS), several=True)
     if head.startswith(b"BZh") and head[4:10] in (b"1AY&SY", b"\x17rE8P\x90"):
-        return "bzip2", True, bz2.BZ2Decompressor
+        return _Kind("bzip2", bz2.BZ2Decompressor, several=True)
     if head.startswith(b"\xfd7zXZ\x00"):
-        return "xz", True, lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, _MEMORY)
-    if head.startswith(b"\x5d\x00\x00") and len(head) > 12 and head[13:14] == b"\0":
-        return "lzma", False, lambda: lzma.LZMADecompressor(lzma.FORMAT_ALONE, _MEMORY)
+        return _Kind("xz", lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, _MEMORY), several=True)
+    if head.startswith(b"\x5d\x00") and head[13:14] == b"\0":
+        return _Kind("lzma", lambda: lzma.LZMADecompressor(lzma.FORMAT_ALONE, _MEMORY))
+    start = 0
+    if head.startswith(b"ZF0x"):
+        # joblib before 0.10: the length in hexadecimal, filled up with blanks.
+        start = _ZFILE + (head[_ZFILE : _ZFILE + 1] == b" ")
     # Method 8 with a window, and a checksum of the two bytes.
-    if len(head) > 2 and head[0] == 0x78 and (head[0] << 8 | head[1]) % 31 == 0:
-        return "zlib", False, lambda: _Zlib(zlib.MAX_WBITS)
+    magic = head[start : start + 2]
+    if len(magic) == 2 and magic[0] == 0x78 and int.from_bytes(magic, "big") % 31 == 0:
+        return _Kind("zlib", lambda: _Zlib(zlib.MAX_WBITS), start=start)
     return None
 
 
 def identify(blob: Blob, head: bytes) -> bool:
-    """Whether the first bytes begin such a stream, and unpack."""
+    """Whether the first bytes begin such a stream, and unpack where that magic is short."""
     kind = _kind(head)
-    if kind is None:
-        return False
-    if kind[0] != "zlib":
-        return True
+    if kind is None or kind.certain:
+        return kind is not None
     try:
-        # Its magic is two letters that text may begin with.
-        return bool(kind[2]().decompress(head, 64)) or blob.size > len(head)
-    except zlib.error:
+        return bool(kind.make().decompress(head[kind.start :], 64)) or blob.size > len(head)
+    except (zlib.error, lzma.LZMAError, MemoryError):
         return False
 
 
@@ -112,7 +126,7 @@ def read(blob: Blob, limits: Limits, parts: Parts) -> Contents:
     try:
         data = unpacking.all()
     except LimitExceeded as error:
-        return _bomb(bytes(unpacking.out[:_LOOK]), kind[0], error, limits)
+        return _bomb(bytes(unpacking.out[:_LOOK]), kind.name, error, limits)
     name = f"{blob.name} (unpacked)"
     try:
         inside = parts.examine(MemoryBlob(data, name))
@@ -120,22 +134,18 @@ def read(blob: Blob, limits: Limits, parts: Parts) -> Contents:
         raise NotACheckpoint(
             blob.name,
             expected="a checkpoint",
-            got=f"{kind[0]} data that hold none",
-            where=error.got,
+            got=f"{kind.name} data, and in them {error.got}",
             remedy="Unpack it and look at what is in it.",
         ) from None
     except ReadError as error:
         raise _renamed(error, blob.name) from None
-    anomalies = [*inside.anomalies, *unpacking.anomalies]
-    if unpacking.anomalies:
-        audit = inside.audit
-        return replace(
-            inside,
-            container=f"{inside.container} in {kind[0]}",
-            anomalies=anomalies,
-            audit=lambda deep: [*audit(deep), *unpacking.anomalies],
-        )
-    return replace(inside, container=f"{inside.container} in {kind[0]}")
+    audit = inside.audit
+    return replace(
+        inside,
+        container=f"{inside.container} in {kind.name}",
+        anomalies=[*inside.anomalies, *unpacking.anomalies],
+        audit=lambda deep: [*audit(deep), *unpacking.anomalies],
+    )
 
 
 def _renamed(error: ReadError, name: str) -> ReadError:
@@ -152,8 +162,8 @@ class _Unpacking:
         self.limits = limits
         self.out = bytearray()
         self.anomalies: list[Anomaly] = []
-        self._name, self._several, self._make = kind
-        self._taken = 0
+        self._name, self._several, self._make = kind.name, kind.several, kind.make
+        self._taken = kind.start
 
     def all(self) -> bytes:
         """Every byte. Raises `Damaged` and `LimitExceeded`."""
@@ -168,7 +178,7 @@ class _Unpacking:
 
     def _begins(self, left: bytes) -> bool:
         kind = _kind(left[:32])
-        return kind is not None and kind[0] == self._name
+        return kind is not None and kind.name == self._name
 
     def _one(self, data: bytes) -> bytes:
         """Unpack one stream that begins with `data`; what of it was not used."""

@@ -12,10 +12,10 @@ from tensorkeep.errors import LimitExceeded, NotACheckpoint, TensorkeepError
 from tensorkeep.facts import Anomaly, Limits
 from tensorkeep.formats import _nested
 from tensorkeep.formats._joblib import Arrays
-from tensorkeep.formats._programs import imports, plausible
+from tensorkeep.formats._programs import imports, plausible, run_text
 from tensorkeep.formats._tensors import Interpreter
 from tensorkeep.formats.contents import Contents, Parts
-from tensorkeep.pickles import Persistent, Program, run
+from tensorkeep.pickles import Persistent, Program
 from tensorkeep.stores import Blob
 from tensorkeep.stores.slices import SliceBlob
 
@@ -25,6 +25,7 @@ _PROTO = 0x80
 _HIGHEST = 5
 _SECOND = 64 << 10
 _LARGEST = 64 << 20
+_QUICK = Limits()
 _SURELY = 1_000  # whole pickles in a row, which no text is
 _MOST = 100_000  # pickles in one file: of two bytes each, a record of hundreds
 
@@ -32,7 +33,7 @@ _MOST = 100_000  # pickles in one file: of two bytes each, a record of hundreds
 def identify(blob: Blob, head: bytes) -> bool:
     """Whether the first bytes run as a pickle does."""
     if len(head) >= 2 and head[0] == _PROTO and head[1] <= _HIGHEST:
-        program = run(head)
+        program = run_text(head, limits=_QUICK)
         return program.error is None or program.cut or imports(program)
     return bool(head) and _runs(blob, head)
 
@@ -54,7 +55,7 @@ def _stack(data: bytes, whole: bool) -> bool | None:
     """
     start = 0
     for _ in range(_SURELY):
-        program = run(data, start)
+        program = run_text(data, start, limits=_QUICK)
         if imports(program) and plausible(program):
             return True
         if program.error is not None:
@@ -113,7 +114,7 @@ def _stacked(data: bytes, limits: Limits, arrays: Arrays) -> list[tuple[str, Pro
     start = 0
     while start < len(data) or not programs:
         where = f"pickle {len(programs) + 1}" if programs else ""
-        program = run(data, start, limits=limits, where=where, reads=arrays.reads)
+        program = run_text(data, start, limits=limits, where=where, reads=arrays.reads)
         programs.append((where, program))
         if program.error is not None:
             break

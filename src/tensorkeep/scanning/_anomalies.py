@@ -9,7 +9,7 @@ _KINDS: dict[str, str] = {
         "local-checksum-differs patched-member descriptor-differs entry-count directory-shift "
         "unicode-path "
         "bad-header-checksum several-names pax-size-differs pax-global odd-number link-with-data "
-        "link-member sparse-member unknown-member "
+        "link-member sparse-member unknown-member two-formats "
         "two-kinds "
         "duplicate-key tensor-in-two-parts storage-described-twice computed-offset-differs "
         "items-overlap"

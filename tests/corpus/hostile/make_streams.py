@@ -161,6 +161,13 @@ def others():
     data = legacy(root=early(OBJECT))
     given = g("torch.storage", "_load_from_bytes") + b"B" + struct.pack("<I", len(data)) + data
     f("storage_from_bytes", {"tensor.pkl": P4 + given + b"\x85R."})
+    text = b"U\x02\xff\xfe0"  # no UTF-8: whoever loads it says that it is latin1
+    f("code_behind_latin1", {"model.pkl": P2 + text + CALL + b"."})
+    old = b"ZF" + hex(len(EVIL)).encode().ljust(19) + zlib.compress(EVIL)
+    f("joblib_before_0_10", {"model.joblib": old})
+    f("tar_named_as_a_pickle", {"model.tar": tarred(
+        [("cos\nsystem\n(S'echo tensorkeep'\ntR.", P2 + b"N."), ("model.pkl", P2 + b"N.")]
+    )})  # fmt: skip
     f("second_pickle", {"model.pkl": P2 + b"N." + EVIL})
 
 
