@@ -125,11 +125,11 @@ def numpy_files():
     f("npy_type_in_words", {"array.npy": npy("'i4,O'", EVIL)})
     f("npy_not_named_npy", {"model.pth": npy("'|O'", EVIL)})
     padding = b"\x01\xff"
-    array = wrapper(i(2) + b"\x85", dtype("i4")) + padding + bytes(8)
+    array = wrapper(i(2) + b"\x85", dtype("i4")) + padding + WEIGHT[:8]
     f("joblib_call_after_array", {"model.joblib": P2 + b"]" + array + b"a" + CALL + b"a."})
     objects = wrapper(i(1) + b"\x85", dtype("O8", 63, "|")) + EVIL
     f("joblib_array_of_objects", {"model.joblib": P2 + b"]" + objects + b"a."})
-    read = wrapper(i(1) + b"\x85", dtype("i4"), u("read") + SYSTEM) + padding + bytes(4)
+    read = wrapper(i(1) + b"\x85", dtype("i4"), u("read") + SYSTEM) + padding + WEIGHT[:4]
     f(
         "joblib_read_replaced",
         {"model.joblib": P2 + read + b"."},
@@ -139,7 +139,7 @@ def numpy_files():
     # The unpickler takes a frame whole: the array lies behind it, and so do opcodes.
     inside = wrapper(i(2) + b"\x85", dtype("i4")) + b"0]"
     framed = (
-        P4 + b"\x95" + struct.pack("<Q", len(inside)) + inside + padding + bytes(8) + CALL + b"a."
+        P4 + b"\x95" + struct.pack("<Q", len(inside)) + inside + padding + WEIGHT[:8] + CALL + b"a."
     )
     f("joblib_array_behind_its_frame", {"model.joblib": framed})
     f("joblib_zlib", {"model.joblib": zlib.compress(P2 + b"]" + array + b"a" + CALL + b"a.")})
