@@ -169,3 +169,8 @@ def test_every_call_of_an_honest_pickle_is_accounted_for():
         calls = [event for event in program.trace if isinstance(event, Call)]
         shown = "\n".join(line.text for line in explain(program, heavy))
         assert shown.count("(") >= len(calls) > 3
+
+
+def test_a_name_that_is_no_name_is_quoted():
+    data = b"\x80\x02ccollections\nOrderedDict  # as usual\n0N."
+    assert text(data)[0] == "from collections import 'OrderedDict  # as usual'"

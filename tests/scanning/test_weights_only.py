@@ -171,6 +171,29 @@ def _rewritten(content, before, after):
     return out.getvalue()
 
 
+@pytest.mark.parametrize("name", ["numpy float", "Namespace", "datetime"])
+def test_the_format_before_torch_1_6(name):
+    buffer = io.BytesIO()
+    value = {"value": HONEST[name], "weight": torch.ones(2)}
+    torch.save(value, buffer, _use_new_zipfile_serialization=False)
+    content = buffer.getvalue()
+    told = tk.safe_globals(content)
+    assert told.obstacles == ()
+    names = listed(told)
+    assert not loads(content)
+    assert loads(content, names)
+    for left_out in range(len(names)):
+        assert not loads(content, names[:left_out] + names[left_out + 1 :]), names[left_out]
+
+
+def test_a_module_with_its_source_is_an_obstacle():
+    buffer = io.BytesIO()
+    torch.save(torch.nn.Linear(2, 2), buffer, _use_new_zipfile_serialization=False)
+    told = tk.safe_globals(buffer.getvalue())
+    assert any("source text" in obstacle for obstacle in told.obstacles)
+    assert not loads(buffer.getvalue(), [torch.nn.Linear])
+
+
 @pytest.mark.parametrize("protocol", [3, 4, 5])
 def test_other_protocols_are_an_obstacle(protocol):
     buffer = io.BytesIO()

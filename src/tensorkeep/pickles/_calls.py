@@ -176,6 +176,7 @@ def binpersid(m: Machine, pos: int) -> int:
 def _persistent(m: Machine, pid: object, offset: int) -> None:
     known = m.resolve(pid) if m.resolve is not None else None
     if known is not None:
+        m.resolved.append(pid)
         m.stack.append(known)
         return
     node = Persistent(pid, offset)

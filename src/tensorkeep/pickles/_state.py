@@ -70,6 +70,7 @@ class Machine:
         "proto",
         "proto_seen",
         "resolve",
+        "resolved",
         "resume",
         "size",
         "sparse",
@@ -100,6 +101,7 @@ class Machine:
         self.changed: dict[int, int] = {}
         self.trace: list[Import | Call | Effect] = []
         self.persistents: list[Persistent] = []
+        self.resolved: list[object] = []
         self.anomalies: list[Anomaly] = []
         self.constants: list[tuple[int, bytes | str]] = []
         self.key_budget = limits.max_expansion + self.size

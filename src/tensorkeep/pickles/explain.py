@@ -192,7 +192,9 @@ def _import(event: Import) -> str:
 
 
 def _short(name: str) -> str:
-    text = escape(name[:160])
+    # A name that is no name could be made to read like the rest of a line.
+    plain = all(part.isidentifier() for part in name[:160].split("."))
+    text = escape(name[:160]) if plain else repr(name[:160])
     return text if len(name) <= 160 else text + "..."
 
 

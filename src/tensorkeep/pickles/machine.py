@@ -53,6 +53,7 @@ def run(
         start,
         trace=machine.trace,
         persistents=machine.persistents,
+        resolved=machine.resolved,
         anomalies=machine.anomalies,
         changed=machine.changed,
         constants=machine.constants,

@@ -183,6 +183,8 @@ class Program:
     changed after the first import or persistent id. A call whose arguments hold a container
     changed after the call's own offset was given something else than what is there now.
 
+    `resolved` are the persistent ids whose answer the format knows: the value has the answer.
+
     `constants` are the bytes, and the texts that may be base 64, in which another pickle could
     lie, each with the position where it begins.
 
@@ -205,3 +207,4 @@ class Program:
     constants: list[tuple[int, bytes | str]] = field(default_factory=list, repr=False)
     cut: bool = False
     frame_end: int = 0
+    resolved: list[object] = field(default_factory=list, repr=False)

@@ -153,6 +153,9 @@ class _Walk:
         if unknown:
             wrote = f"protocol {self._program.protocol}, where torch.save writes 2"
             self._stop(f"opcodes that torch does not know ({wrote}): {', '.join(unknown)}")
+        asked = [one.pid for one in self._program.persistents]
+        for pid in [*asked, *self._program.resolved]:
+            self._persistent(pid)
         for event in self._program.trace:
             if isinstance(event, Import):
                 self._import(event)
@@ -174,6 +177,15 @@ class _Walk:
         if event.target.module in torch_allows.BLOCKED:
             self._stop(f"{event.target.qualified}: nothing of this module can be allowed")
         self._name(event.target.qualified)
+
+    def _persistent(self, pid: object) -> None:
+        if type(pid) is int:
+            return  # of a legacy tar
+        first = pid[0] if type(pid) is tuple and pid else None
+        if first in ("module", b"module"):
+            self._stop("a module saved with its source text, as torch did before 1.6")
+        elif first not in ("storage", b"storage"):
+            self._stop("a reference to something else than a storage")
 
     def _call(self, call: Call) -> None:
         if not isinstance(call.func, Global):
