@@ -116,6 +116,14 @@ class Drawer:
         if name:
             yield Row(f"{before}{name}{after}", "more", _offset(value))
             return
+        if isinstance(value, Effect) and value.kind == "BUILD":
+            opening = f"{before}{self._text(value.target)}.__setstate__("
+            state = value.args[0]
+            if named := self._name_of(state):
+                yield Row(f"{opening}{named}){after}", "more")
+            else:
+                yield from self._rows(state, opening, f"){after}", depth)
+            return
         inline = part and isinstance(value, Call | Persistent)
         room = _CALL if inline else _WIDTH - len(before)
         text, whole = write(value, max(room, _SMALL), self._name_of)
@@ -165,8 +173,6 @@ class Drawer:
 
     def _change(self, effect: Effect) -> tuple[str, Iterator[Item], str]:
         target = self._text(effect.target)
-        if effect.kind == "BUILD":
-            return f"{target}.__setstate__(", iter((("", effect.args[0]),)), ")"
         verb = {"APPEND": "append", "APPENDS": "extend"}.get(effect.kind, "add")
         return f"{target}.{verb}(", (("", item) for item in effect.args), ")"
 

@@ -215,6 +215,8 @@ def _likeness(event: Event) -> tuple[tuple[object, ...], int]:
     """What makes steps alike, and how many of those are shown."""
     if isinstance(event, Import):
         return ("import",), _NAMES
+    if isinstance(event, Effect) and event.kind == "BUILD":
+        return ("BUILD", *_about(event)), _ALIKE // 2
     if isinstance(event, Effect):
         # Picklers fill a long list or dict in batches: the first one shows what it is filled with.
         return (event.kind, id(event.target)), 1 if _items(event) > 1 else _ALIKE
