@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import enum
 import io
 import zipfile
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -66,7 +68,52 @@ class Recurrent(nn.Module):
         return self.rnn(x)[0]
 
 
+class Colour(enum.Enum):
+    RED = 1
+    BLUE = 2
+
+
+class Pair(NamedTuple):
+    x: torch.Tensor
+    n: int
+
+
+@torch.jit.script
+class Held:
+    def __init__(self, factor: int):
+        self.factor = factor
+        self.tensor = torch.ones(2)
+
+
+class Values(nn.Module):
+    """Values of every type that TorchScript has, and text that looks like code."""
+
+    table: dict[str, int]
+    missing: torch.Tensor | None
+    tensors: list[torch.Tensor]
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(2))
+        self.table, self.missing, self.tensors = {"a": 1}, None, [torch.ones(1)]
+        self.pair, self.number, self.flags = (1, "torch.save"), 1j, [True]
+        self.device, self.dtype, self.colour = torch.device("cpu"), torch.float32, Colour.RED
+        self.held = Held(3)
+        self.text = "# torch and ops, they \" cannot ' save"
+
+    def forward(self, x: torch.Tensor, n: int = 3):
+        if n < 0:
+            raise ValueError("torch cannot save ops here")
+        print("torch says", x.shape)
+        pair = Pair(x, n)
+        if self.colour == Colour.RED:
+            x = x + torch.zeros(2, device=self.device, dtype=self.dtype)
+        later = torch.jit.fork(torch.relu, x)
+        return pair.x, self.held.tensor, torch.jit.wait(later), self.text
+
+
 MODULES = {
+    "values": lambda: torch.jit.script(Values()),
     "odd": lambda: torch.jit.script(Odd()),
     "tied": lambda: torch.jit.script(Tied()),
     "recurrent": lambda: torch.jit.script(Recurrent()),

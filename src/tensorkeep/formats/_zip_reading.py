@@ -91,10 +91,13 @@ class ZipReading:
         self._known.add(member.index)
         return self.archive.read(member, self.limits)
 
-    def program(self, member: ZipMember) -> Program:
-        """The pickle in a member, which a loader would run; kept with the others."""
+    def program(self, member: ZipMember, *, bare: bool = False) -> Program:
+        """The pickle in a member, which a loader would run; kept with the others.
+
+        `bare`: as TorchScript's unpickler reads it.
+        """
         data = self.data(member)
-        program = run(data, limits=self.limits, where=member.name)
+        program = run(data, limits=self.limits, where=member.name, bare=bare)
         if program.error is None and program.end < len(data):
             what = f"{len(data) - program.end} bytes follow the pickle's end"
             self.note("bytes-after-pickle", what, member.name, program.end)

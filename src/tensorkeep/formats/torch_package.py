@@ -136,7 +136,7 @@ class _Package:
     def _script(self, member: ZipMember, number: str, kind: str) -> None:
         """One TorchScript module: its C++ loader runs its pickles, not the package's importer."""
         reading = self.reading
-        program = reading.program(member)
+        program = reading.program(member, bare=True)
         reading.programs.pop()
         table = Storages(
             reading.archive,

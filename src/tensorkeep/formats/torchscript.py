@@ -67,7 +67,7 @@ class _Script:
         for name in _PICKLES:
             found = reading.find(f"{name}.pkl")
             if found is not None:
-                self.programs[name] = reading.program(found)
+                self.programs[name] = reading.program(found, bare=True)
         contents = reading.contents(NAME, self._root(), plain)
         contents.dialect = "torchscript"
         contents.own = frozenset(self.classes)

@@ -17,9 +17,10 @@ from tensorkeep.pickles._state import (
     truncated,
 )
 from tensorkeep.pickles.opcodes import BYTE_ARGUMENT, HANDLERS, NAMES
-from tensorkeep.pickles.values import Call, Program, Reads, Resolve
+from tensorkeep.pickles.values import Call, Node, Program, Reads, Resolve
 
 _BUILD = ord("b")
+_REDUCE = ord("R")
 _LOST_BYTES = "a frame goes on after STOP: a reader of the next pickle in a file would lose bytes"
 
 
@@ -32,6 +33,7 @@ def run(
     where: str = "",
     reads: Reads | None = None,
     resolve: Resolve | None = None,
+    bare: bool = False,
 ) -> Program:
     """What the pickle that begins at `data[start]` says, up to its STOP.
 
@@ -40,7 +42,8 @@ def run(
     `Unsupported` or `LimitExceeded` with the offset, and the trace holds what ran before it.
     `reads` is asked after every BUILD of a call what that object takes from the stream.
     `resolve` is asked for every persistent id what the loader is known to give for it; None
-    leaves it a `Persistent`.
+    leaves it a `Persistent`. `bare`: REDUCE also takes one argument without a tuple around it, as
+    TorchScript's unpickler writes and reads enumerations; CPython's refuses that.
 
     Raises `BadArgument` for an encoding that is none or a start outside the data.
     """
@@ -59,9 +62,21 @@ def run(
         constants=machine.constants,
     )
     table = HANDLERS if reads is None else _reading(reads)
+    table = _bare(table) if bare else table
     _execute(machine, program, where, table)
     program.protocol, program.frame_end = machine.proto, machine.frame_end
     return program
+
+
+def _bare(table: tuple[Handler, ...]) -> tuple[Handler, ...]:
+    """The opcodes, with a REDUCE that puts a single argument into a tuple."""
+
+    def reduce_(m: Machine, pos: int) -> int:
+        if m.stack and not isinstance(m.stack[-1], tuple | Node):
+            m.stack[-1] = (m.stack[-1],)
+        return table[_REDUCE](m, pos)
+
+    return (*table[:_REDUCE], reduce_, *table[_REDUCE + 1 :])
 
 
 def _reading(reads: Reads) -> tuple[Handler, ...]:
