@@ -88,14 +88,10 @@ class Held:
 class Values(nn.Module):
     """Values of every type that TorchScript has, and text that looks like code."""
 
-    table: dict[str, int]
-    missing: torch.Tensor | None
-    tensors: list[torch.Tensor]
-
     def __init__(self):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(2))
-        self.table, self.missing, self.tensors = {"a": 1}, None, [torch.ones(1)]
+        self.table, self.tensors = {"a": 1}, [torch.ones(1)]
         self.pair, self.number, self.flags = (1, "torch.save"), 1j, [True]
         self.device, self.dtype, self.colour = torch.device("cpu"), torch.float32, Colour.RED
         self.held = Held(3)
