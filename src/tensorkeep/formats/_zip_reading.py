@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterator
 
 from tensorkeep.archives.zip import ZipArchive, ZipMember
-from tensorkeep.errors import Damaged, NotACheckpoint, TensorkeepError
+from tensorkeep.errors import Damaged, LimitExceeded, NotACheckpoint, TensorkeepError
 from tensorkeep.facts import Anomaly, Limits
 from tensorkeep.formats import _nested
 from tensorkeep.formats._members import is_compiled, named_model
@@ -24,6 +24,7 @@ from tensorkeep.stores.slices import SliceBlob
 _CHUNK = 1 << 20
 _SLACK = 4096  # bytes of tables before the first byte comes out of deflated data
 _SMALL = 64
+_SPARE = 64 << 20  # bytes that any archive may unpack to, however small it is
 _SMALL_RECORDS = ("byteorder", "version", ".format_version", ".storage_alignment")
 # Pickles that a format does not read as its own: who opens the archive otherwise may run them.
 _HIDDEN = "a pickle that the loader of this kind of archive does not read"
@@ -52,6 +53,7 @@ class ZipReading:
         self._expected: set[int] = set()
         self._stored: dict[int, str] = {}
         self._audited = False
+        self._budget = self._room = _SPARE + limits.max_ratio * archive.blob.size
 
     def torch_records(self) -> None:
         """Read the small records that torch's zip writer leaves beside the rest into `facts`.
@@ -84,12 +86,40 @@ class ZipReading:
         member = self.find(name)
         if member is None or member.size > _SMALL:
             return None
-        return self.archive.read(member, self.limits).decode("ascii", "replace").strip()
+        return self.unpack(member).decode("ascii", "replace").strip()
+
+    def unpack(self, member: ZipMember) -> bytes:
+        """The bytes of a member. Raises `LimitExceeded` when all that was unpacked is too much.
+
+        A directory may name the same packed bytes a hundred thousand times.
+        """
+        self._charge(member)
+        return self.archive.read(member, self.limits)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether more was to be unpacked than is allowed."""
+        return self._budget < 0
+
+    def _charge(self, member: ZipMember) -> None:
+        if member.method == 0:
+            return
+        if 0 <= self._budget < member.size:
+            what = f"its members unpack to more than {self._room} bytes"
+            self.note("compressed-bomb", what, member.name, member.header_offset)
+            self._budget = -1
+        if self._budget < 0:
+            raise LimitExceeded(
+                f"{self.archive.blob.name}, {member.name}",
+                expected=f"members that unpack to at most {self._room} bytes altogether",
+                got="more",
+            )
+        self._budget -= member.size
 
     def data(self, member: ZipMember) -> bytes:
         """The bytes of a member that the format reads as its own."""
         self._known.add(member.index)
-        return self.archive.read(member, self.limits)
+        return self.unpack(member)
 
     def program(self, member: ZipMember, *, bare: bool = False) -> Program:
         """The pickle in a member, which a loader would run; kept with the others.
@@ -139,7 +169,7 @@ class ZipReading:
         name = f"{self.archive.blob.name}, {member.name}"
         self._known.add(member.index)
         if member.method != 0:
-            return MemoryBlob(self.archive.read(member, self.limits), name)
+            return MemoryBlob(self.unpack(member), name)
         return SliceBlob(self.archive.blob, self.archive.data_offset(member), member.size, name)
 
     def peek(self, member: ZipMember, length: int) -> bytes:
@@ -224,6 +254,8 @@ class ZipReading:
                 except TensorkeepError as error:
                     # One member that is broken must not hide what lies in the others.
                     self.unreadable.append((member.name, error))
+                    if self.exhausted:
+                        return
 
     def _look(self, member: ZipMember) -> None:
         if member.index in self._expected:
@@ -246,13 +278,13 @@ class ZipReading:
         program may be before it does something.
         """
         if member.method != 0 or member.size <= _CHUNK:
-            return self.archive.read(member, self.limits)
+            return self.unpack(member)
         if not self.inner(member).startswith("data/"):
             # A storage that no tensor names is one all the same: its bytes are no loader's program.
             self._checksum(member)
         start = self.archive.data_offset(member)
         head = self.archive.blob.read(start, _CHUNK)
-        return self.archive.read(member, self.limits) if goes_on(head, self.limits) else head
+        return self.unpack(member) if goes_on(head, self.limits) else head
 
     def _look_into_storage(self, member: ZipMember) -> None:
         try:
@@ -262,8 +294,12 @@ class ZipReading:
         except TensorkeepError as error:
             self.unreadable.append((member.name, error))
 
+    def _crc(self, member: ZipMember) -> tuple[str, str]:
+        self._charge(member)
+        return crc_of(self.archive, member, self.limits)
+
     def _checksum(self, member: ZipMember) -> None:
-        expected, got = crc_of(self.archive, member, self.limits)
+        expected, got = self._crc(member)
         if expected != got:
             label = self._stored.get(member.index)
             about = f"storage {label!r}" if label is not None else "the member"
@@ -289,9 +325,10 @@ class ZipReading:
 
     def verify(self) -> Iterator[tuple[str, str, str, str]]:
         """Member, storage, checksum promised, checksum found."""
+        self._budget = self._room
         for member in self.archive.members:
             try:
-                expected, got = crc_of(self.archive, member, self.limits)
+                expected, got = self._crc(member)
             except Damaged as error:
                 expected, got = error.expected, error.got or str(error)
             yield member.name, self._stored.get(member.index, ""), expected, got

@@ -34,7 +34,7 @@ def read_archive(archive: ZipArchive, limits: Limits, parts: Parts) -> Contents:
     """The checkpoints in `archive`. Raises `NotACheckpoint` if there is nothing of a model."""
     reading = ZipReading(archive, limits, parts)
     for member in archive.members:
-        if member.size:
+        if member.size and not reading.exhausted:
             _member(reading, member)
     manifest = archive.holds(_MANIFEST)
     if not (reading.nested or reading.unreadable or manifest):

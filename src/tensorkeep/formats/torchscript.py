@@ -95,7 +95,7 @@ class _Script:
         yield from self.reading.code
         member = self.reading.find("bytecode.pkl")
         if member is not None:
-            data = self.reading.archive.read(member, self.reading.limits)
+            data = self.reading.unpack(member)
             names = operators(run(data, limits=self.reading.limits).value)
             lines = [f"ops.{name.replace('::', '.')}" for name in names]
             yield Code(member.name, "torchscript", "\n".join(lines))

@@ -382,6 +382,30 @@ def paths():
     climbs("index_backslash", "m.safetensors.index.json", json.dumps(index).encode(), UNKNOWN, "")
 
 
+def service():
+    rules = "container/amplification container/ambiguous read/limit"
+    keep("one_member_a_hundred_times", "I", DANGEROUS, rules, {"model.zip": again(100)})
+    named = again(100, "{}.pth")
+    keep("one_model_a_hundred_times", "I", DANGEROUS, rules, {"models.zip": named})
+
+
+def again(count, name="{}.txt"):
+    """A directory that names the same 16 MB of zeros, packed to 16 KB, many times."""
+    data = bytes(16 << 20)
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    packed = packer.compress(data) + packer.flush()
+    sizes = (zlib.crc32(data), len(packed), len(data))
+    common = struct.pack("<HHHHHIII", 20, 0, 8, 0, 0x21, *sizes)
+    out = b"PK\3\4" + common + struct.pack("<HH", 1, 0) + b"x" + packed
+    directory = b""
+    for number in range(count):
+        raw = name.format(number).encode()
+        tail = struct.pack("<HHHHHII", len(raw), 0, 0, 0, 0, 0, 0)
+        directory += b"PK\1\2" + struct.pack("<H", 20) + common + tail + raw
+    end = struct.pack("<HHHHIIH", 0, 0, count, count, len(directory), len(out), 0)
+    return out + directory + b"PK\5\6" + end
+
+
 if __name__ == "__main__":
-    for group in (scripts, packages, programs, bundles, differences, paths):
+    for group in (scripts, packages, programs, bundles, differences, paths, service):
         group()
