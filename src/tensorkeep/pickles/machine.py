@@ -43,7 +43,7 @@ def run(
     `reads` is asked after every BUILD of a call what that object takes from the stream.
     `resolve` is asked for every persistent id what the loader is known to give for it; None
     leaves it a `Persistent`. `bare`: REDUCE also takes one argument without a tuple around it, as
-    TorchScript's unpickler writes and reads enumerations; CPython's refuses that.
+    other unpicklers than CPython's write and read it; CPython's refuses that.
 
     Raises `BadArgument` for an encoding that is none or a start outside the data.
     """
