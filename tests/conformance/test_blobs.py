@@ -7,7 +7,7 @@ import itertools
 
 import pytest
 
-from tensorkeep.stores.local import LocalBlob
+from tensorkeep.stores.local import BriefBlob, LocalBlob
 from tensorkeep.stores.memory import MemoryBlob
 from tensorkeep.stores.slices import SliceBlob
 from tensorkeep.stores.streams import FileObjectBlob, plain_file_blob
@@ -30,6 +30,11 @@ class InFiles:
 class TestLocalBlob(InFiles, BlobConformance):
     def make(self, data):
         return LocalBlob(self.file(data))
+
+
+class TestBriefBlob(InFiles, BlobConformance):
+    def make(self, data):
+        return BriefBlob(self.file(data))
 
 
 class TestPlainFileBlob(InFiles, BlobConformance):

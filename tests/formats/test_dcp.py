@@ -18,7 +18,8 @@ from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, MetadataIndex
 
 import tensorkeep as tk
-from tensorkeep.errors import Damaged, Unsupported
+from tensorkeep.checkpoints import kept
+from tensorkeep.errors import ChangedWhileRead, Damaged, Unsupported
 from tensorkeep.facts import Limits
 from tensorkeep.formats.dcp import read_metadata
 
@@ -384,3 +385,21 @@ def test_a_rank_that_is_missing_leaves_a_hole(ranks, tmp_path):
     report = tk.inspect(path)
     assert "row.line" in {name for name, _ in report.unread}
     assert not tk.verify(path).ok
+
+
+def test_more_files_than_a_process_may_have_open(saved, monkeypatch, tmp_path, bits, flat):
+    value = {f"layer.{n}": torch.full((n + 1,), float(n)) for n in range(40)}
+    path = saved(value, single_file_per_rank=False)
+    assert len(list(path.glob("*.distcp"))) == 40
+    monkeypatch.setattr(kept, "_OPEN", 4)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with tk.open(path) as ckpt:
+        assert len(list(Path("/proc/self/fd").iterdir())) <= before + 5
+        ckpt.check_unchanged()
+    same(path, value, bits, flat)
+    assert tk.scan(path).verdict == "safe"
+    with tk.open(path) as ckpt:
+        late = path / "__0_39.distcp"
+        late.write_bytes(late.read_bytes())
+        with pytest.raises(ChangedWhileRead):
+            ckpt["layer.39"].read()

@@ -18,7 +18,7 @@ from tensorkeep.formats.assembled import Compound
 from tensorkeep.formats.contents import Contents, Inert, TensorRecord
 from tensorkeep.stores import Blob
 from tensorkeep.stores._descriptor import DescriptorBlob
-from tensorkeep.stores.local import LocalBlob, same_file
+from tensorkeep.stores.local import BriefBlob, LocalBlob, same_file
 
 
 class Checkpoint:
@@ -106,7 +106,7 @@ class Checkpoint:
         """Whether `path` is one of its files, by whatever links, or a folder that holds one."""
         places: list[Path | int] = [Path(self.path)]
         for blob in self._blobs:
-            if isinstance(blob, LocalBlob):
+            if isinstance(blob, LocalBlob | BriefBlob):
                 places += [blob.path, blob.path.parent, blob.path.resolve().parent]
             elif isinstance(blob, DescriptorBlob):
                 places.append(blob.fileno())

@@ -4,8 +4,9 @@
 finished file gets its name and `kernel` the two system calls that Python lacks.
 """
 
+from tensorkeep.stores.local.brief import BriefBlob
 from tensorkeep.stores.local.folders import LocalFolderSink
 from tensorkeep.stores.local.reading import LocalBlob, LocalFolder, same_file
 from tensorkeep.stores.local.writing import LocalSink
 
-__all__ = ["LocalBlob", "LocalFolder", "LocalFolderSink", "LocalSink", "same_file"]
+__all__ = ["BriefBlob", "LocalBlob", "LocalFolder", "LocalFolderSink", "LocalSink", "same_file"]
