@@ -145,6 +145,11 @@ def programs():
          honest() | {"__7_0.distcp": checkpoint(EVIL)})  # fmt: skip
     keep("dcp_file_of_another_kind_runs_code", "F", DANGEROUS, "pickle/dangerous-call",
          honest() | {"rng_state.pth": checkpoint(EVIL)})  # fmt: skip
+    keep("zero_one_rank_runs_code", "F", DANGEROUS, "pickle/dangerous-call", {
+        "mp_rank_00_model_states.pt": checkpoint(state_dict()),
+        "zero_pp_rank_0_mp_rank_00_optim_states.pt": checkpoint(state_dict()),
+        "zero_pp_rank_1_mp_rank_00_optim_states.pt": checkpoint(EVIL),
+    })  # fmt: skip
     keep("dcp_no_metadata_first_item_runs_code", "F", DANGEROUS, "pickle/dangerous-call",
          {DATA: checkpoint(EVIL) + TENSOR})  # fmt: skip
     keep("dcp_no_metadata_middle_item_runs_code", "F", DANGEROUS, "pickle/dangerous-call",
