@@ -136,7 +136,7 @@ HIDDEN = {
 
 @pytest.mark.parametrize("value", HIDDEN.values(), ids=HIDDEN)
 def test_a_program_in_data_is_odd(value):
-    for protocol in (3, 4):
+    for protocol in (0, 2, 3, 4):
         assert rules(pickle.dumps({"cache": value}, protocol)) == {"container/hidden-pickle"}
 
 

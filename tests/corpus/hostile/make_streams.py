@@ -185,6 +185,11 @@ def bombs():
     for _ in range(12):
         deep = gzip.compress(deep, mtime=0)
     service("twelve_times_gzip", UNKNOWN, "read/limit", {"model.pkl.gz": deep})
+    inner = legacy()
+    for _ in range(12):
+        given = g("torch.storage", "_load_from_bytes") + b"B" + struct.pack("<I", len(inner))
+        inner = legacy(root=P4 + given + inner + b"\x85R.", rest=b"", keys=P2 + b"].")
+    service("twelve_files_in_bytes", UNKNOWN, "read/limit", {"model.pth": inner})
     many = gzip.compress(b"N." * 120_000, mtime=0)
     service("hundred_thousand_pickles", UNKNOWN, "read/limit", {"model.pkl.gz": many})
     doubled = b"]" + b"(22222222l" * 40 + b"."
