@@ -17,3 +17,11 @@ def oracle():
 
     with Oracle() as asked:
         yield asked
+
+
+@pytest.fixture(scope="session")
+def honest(tmp_path_factory):
+    """The file, or the folder, of every honest case."""
+    from hunting import write_honest
+
+    return write_honest(tmp_path_factory.mktemp("honest"))

@@ -27,19 +27,28 @@ _LARGEST = 20_000
 BATCH = 100
 
 
-def honest_pickles(folder):
-    """The pickles of the catalogue with the storages beside them, once each."""
+def write_honest(folder):
+    """The file, or the folder, of every case of the catalogue."""
     from catalogue import CASES
 
-    found = {}
+    paths = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for number, write in enumerate(CASES.values()):
+        for number, (name, write) in enumerate(CASES.items()):
             place = Path(folder, str(number))
             place.mkdir()
             write(place)
-            for file in place.rglob("*"):
-                found |= _pickles(file) if file.is_file() else {}
+            files = list(place.iterdir())
+            paths[name] = files[0] if len(files) == 1 else place
+    return paths
+
+
+def pickles_of(paths):
+    """The pickles in these files with the storages beside them, once each."""
+    found = {}
+    for path in paths:
+        for file in [path, *path.rglob("*")] if path.is_dir() else [path]:
+            found |= _pickles(file) if file.is_file() else {}
     return [pair for pair in found.items() if len(pair[0]) < _LARGEST]
 
 
@@ -99,7 +108,7 @@ class Hunt:
 
 def main(seed, seconds):
     with tempfile.TemporaryDirectory() as folder, Oracle() as oracle:
-        pickles = honest_pickles(folder)
+        pickles = pickles_of(write_honest(folder).values())
         hunt = Hunt(oracle, folder, pickles, seed)
         started = time.monotonic()
         hunt.go(10**9, seconds)
