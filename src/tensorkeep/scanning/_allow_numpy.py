@@ -22,6 +22,7 @@ _TEXT_CODE = re.compile(r"[|<>=]?([SUVa])(\d{1,9})", re.ASCII)
 _ANY_CODE = re.compile(r"[|<>=]?([a-zA-Z?])(\d{1,9})", re.ASCII)
 _OBJECT_FLAGS = 63
 _MAX_ALIGNMENT = 64
+_MOST_WITHOUT_BYTES = 1 << 20
 
 _SCALARS_TEXT = (
     "bool_ bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64 "
@@ -170,7 +171,16 @@ def _array_state(_: Call, args: tuple[object, ...]) -> bool:
     if holds_objects(dtype):
         # numpy reads as many items as the shape says, whatever the length of the list.
         return fortran in (0, 1) and type(data) is list and len(data) == prod(shape)
+    if _without_bytes(dtype) and prod(shape) > _MOST_WITHOUT_BYTES:
+        return False
     return fortran in (0, 1) and (_raw(data) or type(data) is bytearray)
+
+
+def _without_bytes(dtype: Call) -> bool:
+    """Whether an element fills nothing: then no bytes of the file bound how many there are."""
+    code = dtype.args[0] if type(dtype.args) is tuple and dtype.args else ""
+    found = _TEXT_CODE.fullmatch(code) if type(code) is str else None
+    return found is not None and int(found[2]) == 0
 
 
 def _frombuffer(args: tuple[object, ...], kind: KindOf) -> bool:

@@ -6,6 +6,7 @@ find is written by hand: code that a loader would have run by then is dangerous,
 
 from __future__ import annotations
 
+import base64
 import errno
 import struct
 
@@ -106,6 +107,35 @@ def streams():
     }
     for name, pickle in run.items():
         keep(name, "D", DANGEROUS, RUNS, checkpoint(pickle, deflate=True))
+
+
+def nested():
+    inside = b"B" + struct.pack("<I", len(EVIL)) + EVIL
+    text = u(base64.b64encode(EVIL).decode())
+    hidden = "container/hidden-pickle"
+    keep("pickle_in_bytes", "D", SUSPICIOUS, hidden, checkpoint(state_dict(inside, proto=P4)))
+    given = g("base64", "b64decode") + text + b"\x85R"
+    unknown = "pickle/unknown-call"
+    keep("pickle_in_base64", "D", SUSPICIOUS, unknown, checkpoint(state_dict(given)))
+    keep("pickle_in_base64_text", "D", SUSPICIOUS, hidden, checkpoint(state_dict(text)))
+    run = g("pickle", "loads") + given + b"\x85R"
+    keep("pickle_in_base64_that_is_run", "D", DANGEROUS, RUNS, checkpoint(state_dict(run)))
+
+
+def arrays():
+    # 2 ** 40 elements of no bytes each: nothing in the file bounds what printing them costs.
+    number = b"(J\x03\0\0\0" + u("|") + b"NNNK\0J\xff\xff\xff\xffK\0tb"
+    dtype = g("numpy", "dtype") + u("V0") + b"\x89\x88\x87R" + number
+    array = g("numpy.core.multiarray", "_reconstruct") + g("numpy", "ndarray")
+    array += b"(K\0t" + b"U\x01b\x87R(K\x01(\x8a\x06" + (1 << 40).to_bytes(6, "little") + b"t"
+    value = array + dtype + b"\x89U\0tb"
+    keep(
+        "array_of_nothing",
+        "I",
+        SUSPICIOUS,
+        "pickle/odd-effect",
+        checkpoint(state_dict(value)),
+    )
 
 
 def scanners():
@@ -213,5 +243,5 @@ def errors():
 
 
 if __name__ == "__main__":
-    for group in (opcodes, streams, scanners, errors):
+    for group in (opcodes, streams, nested, arrays, scanners, errors):
         group()
