@@ -205,6 +205,8 @@ def _innocent(change):
     label, name, _ = change
     if name == _WARNING_REGISTRY or _WARNING_REGISTRY in label:
         return True
+    if label.endswith("._value2member_map_"):
+        return True  # an enumeration remembers the combinations of its flags
     if name == "__slotnames__":
         return True  # copyreg remembers a class's slots when an instance is copied
     if label.startswith("module ") and label[7:] + "." + name in sys.modules:

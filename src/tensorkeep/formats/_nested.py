@@ -17,7 +17,7 @@ from tensorkeep.errors import LimitExceeded, NotACheckpoint, ReadError, Tensorke
 from tensorkeep.facts import Anomaly
 from tensorkeep.formats._programs import plausible, run_text
 from tensorkeep.formats._values import latin1
-from tensorkeep.formats.contents import Contents, Parts
+from tensorkeep.formats.contents import Contents, Parts, place_of
 from tensorkeep.pickles import Call, Extension, Global, Import, Program
 from tensorkeep.stores.memory import MemoryBlob
 
@@ -75,7 +75,7 @@ def _loaded(
         if data is None or data in seen:
             continue
         seen.add(data)
-        place = f"{where}, bytes of the call at byte {event.offset}".removeprefix(", ")
+        place = place_of(where, event.offset)
         try:
             nested.append((place, parts.examine(MemoryBlob(data, place))))
             if files is not None and event.func.qualified == _TORCH:

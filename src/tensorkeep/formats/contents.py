@@ -254,6 +254,11 @@ class Parts(Protocol):
         """Whether its bytes announce a format that could be examined."""
 
 
+def place_of(where: str, offset: int) -> str:
+    """The name in `nested` of the bytes that the call at `offset` of a program opens as a file."""
+    return f"{where}, bytes of the call at byte {offset}".removeprefix(", ")
+
+
 def plain(value: object) -> object:
     """The lens of formats whose values are plain already."""
     return value

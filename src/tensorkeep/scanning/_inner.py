@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tensorkeep.facts import Finding
-from tensorkeep.formats.contents import Contents
+from tensorkeep.formats.contents import Contents, place_of
 from tensorkeep.pickles import Call, Program
 from tensorkeep.scanning._allow_kinds import is_named
 from tensorkeep.scanning._allow_torch import given_bytes
@@ -20,11 +20,16 @@ def judge_unopened(contents: Contents) -> list[Finding]:
     """
     if contents.unreadable:
         return []  # the verdict is unknown at best
-    wanted = {where: _loaded(program) for where, program in contents.programs}
-    if sum(map(len, wanted.values())) <= len(contents.nested):
+    opened = {place for place, _ in contents.nested}
+    missing = [
+        (where, offset)
+        for where, program in contents.programs
+        for offset in _loaded(program).values()
+        if place_of(where, offset) not in opened
+    ]
+    if not missing:
         return []
-    where, calls = next((where, calls) for where, calls in wanted.items() if calls)
-    offset = min(calls.values())
+    where, offset = missing[0]
     what = "would run a file in its own bytes: torch.storage._load_from_bytes(...)"
     return [finding("pickle/dangerous-call", Place(where, offset), what, _UNSEEN)]
 
