@@ -140,8 +140,10 @@ class Checkpoint:
 
     def _records(self) -> Iterator[TensorRecord]:
         """Every view of a storage that the file makes, what no name leads to included."""
-        yield from (record for _, record in self.index.tensors)
-        yield from self.index.swept.records
+        swept = self.index.swept.records
+        known = set(map(id, swept))
+        yield from swept
+        yield from (record for _, record in self.index.tensors if id(record) not in known)
         for compound in self.index.swept.compounds:
             yield from compound.parts.values()
         for _, value in self.index.leaves:

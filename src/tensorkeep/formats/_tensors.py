@@ -62,21 +62,21 @@ class Interpreter:
 
     def __call__(self, value: object) -> object:
         """What `value` means; plain values mean themselves."""
-        if isinstance(value, Call | Persistent):
+        kind = value.__class__
+        if kind is Call or kind is Persistent:
             known = self._seen.get(id(value))
             if known is None:
-                made = self._call(value) if isinstance(value, Call) else self._storage(value)
+                made = self._storage(value) if isinstance(value, Persistent) else self._call(value)
                 known = self._seen[id(value)] = made
             return known
-        if isinstance(value, Global | Extension):
+        if kind is Global or kind is Extension:
             return Inert("name", value)
         return value
 
     def sweep(self) -> Sweep:
         """See `Sweeping`."""
         if self._sweep is None:
-            events = (event for program in self.programs for event in program.trace)
-            made = [self(event) for event in events if self._rebuilds(event)]
+            made = [self(call) for program in self.programs for call in _rebuilding(program)]
             self._sweep = Sweep(
                 [value for value in made if isinstance(value, TensorRecord)],
                 [value for value in made if isinstance(value, Compound)],
@@ -84,16 +84,12 @@ class Interpreter:
             )
         return self._sweep
 
-    def _rebuilds(self, event: object) -> bool:
-        if type(event) is not Call or type(event.func) is not Global:
-            return False
-        return (event.func.module, event.func.name) in _REBUILDS
-
     def note(self, text: str) -> None:
         """Keep a sentence for people; the same one once."""
         self._notes[text] = None
 
-    def _call(self, call: Call) -> object:
+    def _call(self, call: object) -> object:
+        assert isinstance(call, Call)
         func = call.func
         name = (func.module, func.name) if isinstance(func, Global) else ("", "")
         rebuild = _REBUILDS.get(name) if call.kind in _CALLING else None
@@ -183,6 +179,21 @@ class Interpreter:
         if kind:
             self.odd(kind, f"a tensor {what}", f"storage {record.storage.key}", call)
         return what
+
+
+def _rebuilding(program: Program) -> list[Call]:
+    """Every call in `program` of a function that makes tensors."""
+    known: dict[object, bool] = {}
+    found = []
+    for event in program.trace:
+        if isinstance(event, Call):
+            func = event.func
+            if func not in known:
+                name = (func.module, func.name) if isinstance(func, Global) else ("", "")
+                known[func] = name in _REBUILDS
+            if known[func]:
+                found.append(event)
+    return found
 
 
 def _bounds(record: TensorRecord, per_byte: int) -> tuple[str, str]:
