@@ -165,10 +165,10 @@ def _labelled(
     """What the tree of a section is made of: tensors, and the modules that they stand in."""
     modules = wholes.inside(ckpt.index, section)
     tensors = ckpt.select(section, strict=False)
-    at = {id(ref.record): n for n, ref in enumerate(ckpt.tensors.values())} if modules else {}
+    at = {id(ref): n for n, ref in enumerate(ckpt.tensors.values())} if modules else {}
     met = 0
     for name, ref in tensors.items():
-        while met < len(modules) and modules[met].before <= at[id(ref.record)]:
+        while met < len(modules) and modules[met].before <= at[id(ref)]:
             yield from _branch(modules[met], section)
             met += 1
         yield _labels(name, ref, parameters), ref

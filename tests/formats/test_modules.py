@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import io
+import json
+import struct
 import zipfile
 from collections import OrderedDict
 
@@ -316,3 +318,49 @@ def with_pickle(path, data):
             kept = data if name.endswith("data.pkl") else source.read(name)
             target.writestr(name, kept)
     return out.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["GPT2", "Bert"])
+def test_models_of_transformers(tmp_path, kind):
+    transformers = pytest.importorskip("transformers")
+    sizes = {
+        "GPT2": {"n_layer": 2, "n_head": 2, "n_embd": 8, "vocab_size": 11, "n_positions": 7},
+        "Bert": {
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "hidden_size": 8,
+            "intermediate_size": 8,
+            "vocab_size": 11,
+        },
+    }[kind]
+    config = getattr(transformers, f"{kind}Config")(**sizes)
+    head = {"GPT2": "GPT2LMHeadModel", "Bert": "BertForMaskedLM"}[kind]
+    model = getattr(transformers, head)(config)
+    torch.save(model, tmp_path / "model.pth")
+    assert same(tmp_path / "model.pth", model.state_dict()) == "whole_model"
+    with tk.open(tmp_path / "model.pth") as ckpt:
+        assert any(ref.tied_to for ref in ckpt.tensors.values())
+
+
+HUGE = b"\x8b" + struct.pack("<I", 5000) + b"\x7f" * 5000  # 12,000 digits: Python refuses them
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        b"ccollections\nOrderedDict\n)R]Ns",  # a list as a key, which no dict takes
+        b"}" + HUGE + b"Ns",
+        b"}X\x01\x00\x00\x00x" + HUGE + b"s",
+        b"}X\x01\x00\x00\x00xh\x00s",  # the module itself
+    ],
+)
+def test_odd_parameters_do_no_harm(tmp_path, parameters):
+    state = b"X\x0b\x00\x00\x00_parameters" + parameters
+    state += b"X\x08\x00\x00\x00_buffers}X\x08\x00\x00\x00_modules}"
+    data = b"\x80\x02ctorch.nn.modules.linear\nLinear\n)\x81q\x00}(" + state + b"ub."
+    path = tmp_path / "model.pth"
+    torch.save({"a": 1}, path)
+    path.write_bytes(with_pickle(path, data))
+    report = tk.inspect(path)
+    assert report.kind == "whole_model" and report.tensors == []
+    assert json.dumps(report.to_dict())

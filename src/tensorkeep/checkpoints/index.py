@@ -138,6 +138,7 @@ class _Walk:
             return [(_key(key), child) for key, child in value.pairs]
         if isinstance(value, Module):
             self.index.modules.append(Whole(path, value, len(self.index.tensors), look))
+            self.budget -= len(value.attributes)  # written out for each place it stands in
             return [(_key(key), child) for key, child in value.children]
         if isinstance(value, dict):
             return [(_key(key), child) for key, child in value.items()]

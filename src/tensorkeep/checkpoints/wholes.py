@@ -6,6 +6,7 @@ from tensorkeep.checkpoints.index import Index, Path, Whole, name_of
 from tensorkeep.checkpoints.sections import ALL, FLAT
 
 _SHOWN = 3
+_LONGEST = 120
 
 
 def inside(index: Index, section: str) -> list[Whole]:
@@ -17,9 +18,13 @@ def inside(index: Index, section: str) -> list[Whole]:
 
 def roots(index: Index, section: str) -> list[Whole]:
     """Those that stand in no other module."""
-    found = inside(index, section)
-    paths = {whole.path for whole in found}
-    return [w for w in found if not any(w.path[:n] in paths for n in range(len(w.path)))]
+    found: list[Whole] = []
+    for whole in inside(index, section):
+        # What lies in a module follows it.
+        above = found[-1].path if found else None
+        if above is None or whole.path[: len(above)] != above:
+            found.append(whole)
+    return found
 
 
 def notes(index: Index, section: str) -> list[str]:
@@ -67,7 +72,7 @@ def _foreign(index: Index, section: str) -> list[str]:
 
 def _some(names: list[str]) -> str:
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+    return ", ".join(name[:_LONGEST] for name in names[:_SHOWN]) + more
 
 
 def shown_class(name: str) -> str:

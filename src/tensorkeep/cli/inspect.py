@@ -23,6 +23,7 @@ _KINDS = {
 }
 _DEAD_WORTH_SAYING = 0.01
 _VALUES_SHOWN = 12
+_LONGEST_WHY = 200
 # A tree that does not fold is no overview any more: its beginning, and how to have it all.
 _ROWS_SHOWN = 240
 # What torch's optimizers call the tensors that they keep for each parameter.
@@ -207,7 +208,7 @@ def _unread(report: InspectReport) -> list[Line]:
     if not report.unread:
         return []
     lines: list[Line] = ["", [("not read", "bold yellow"), ("  this version cannot", "dim")]]
-    lines += [f"   {short(name)}: {escape(why)}" for name, why in report.unread[:10]]
+    lines += [f"   {short(name)}: {escape(why[:_LONGEST_WHY])}" for name, why in report.unread[:10]]
     if len(report.unread) > 10:
         lines.append(f"   and {len(report.unread) - 10} more")
     return lines

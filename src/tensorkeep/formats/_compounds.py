@@ -16,7 +16,7 @@ from tensorkeep.formats import _values, sparse_shapes
 from tensorkeep.formats._numpy_values import Array
 from tensorkeep.formats.assembled import Compound
 from tensorkeep.formats.contents import Inert, Storage, TensorRecord, contiguous_stride, sizes
-from tensorkeep.pickles import Call, Global
+from tensorkeep.pickles import Call, Global, describe
 from tensorkeep.stores.memory import MemoryBlob
 
 _MOST_PARTS = 64
@@ -100,7 +100,7 @@ def quantized(read: Reader, call: Call, args: Args) -> object:
     if len(params) == 3:
         details |= {"scale": _number(params[1]), "zero_point": _number(params[2])}
     elif len(params) == 4:
-        details["axis"] = params[3] if type(params[3]) is int else "of no known number"
+        details["axis"] = _number(params[3])
         _channels(read, call, params, record, parts)
     return Compound("quantized", record.dtype, record.shape, parts, details, call.offset)
 
@@ -111,8 +111,8 @@ def _channels(
     """Scales and zero points, one for each place along the axis."""
     axis = params[3]
     if type(axis) is not int or not 0 <= axis < len(record.shape):
-        what = f"a quantised tensor of {len(record.shape)} dimensions has its scales along {axis!r}"
-        read.odd("quantizer-out-of-bounds", what[:200], "", call)
+        along = f"a quantised tensor of {len(record.shape)} dimensions has its scales along "
+        read.odd("quantizer-out-of-bounds", along + describe(axis, 40), "", call)
         return
     for name, value in (("scales", params[1]), ("zero_points", params[2])):
         part = _part(read, value)
@@ -125,7 +125,8 @@ def _channels(
 
 
 def _number(value: object) -> object:
-    return value if type(value) in (int, float) else "unknown"
+    # The digits of a huge integer cost the square of their number; Python refuses them.
+    return value if type(value) is float or sizes((value,)) else describe(value, 40)
 
 
 def nested(read: Reader, call: Call, args: Args) -> object:
@@ -166,10 +167,11 @@ def jagged(read: Reader, call: Call, args: Args) -> object:
     if "values" not in parts or "offsets" not in parts or type(axis) is not int:
         return Inert("nested tensor (jagged)", call, unread="tensor")
     values, offsets = parts["values"], parts["offsets"]
-    details: dict[str, object] = {"tensors": max(offsets.numel - 1, 0), "ragged": axis}
+    details: dict[str, object] = {"tensors": max(offsets.numel - 1, 0), "ragged": _number(axis)}
     made = Compound("jagged", values.dtype, values.shape, parts, details, call.offset)
     if not 1 <= axis <= len(values.shape) or len(offsets.shape) != 1:
-        read.odd("nested-out-of-bounds", f"a jagged tensor along dimension {axis}", "", call)
+        what = f"a jagged tensor along dimension {describe(axis, 40)}"
+        read.odd("nested-out-of-bounds", what, "", call)
         made.broken = True
     return made
 
@@ -187,10 +189,11 @@ def wrapped(read: Reader, call: Call, name: str, args: Args, state: object) -> o
     if isinstance(state, tuple) and state:
         state = state[0]
     inner = list(state.items())[:_MOST_PARTS] if isinstance(state, dict) else []
-    found = {str(key)[:_MOST_PARTS]: _part(read, value) for key, value in inner}
+    pairs = [(key[:_MOST_PARTS], value) for key, value in inner if isinstance(key, str)]
+    found = {key: _part(read, value) for key, value in pairs}
     parts = {key: part for key, part in found.items() if part is not None}
     shape = size if isinstance(size, tuple) and sizes(size) else ()
-    return Compound("subclass", dtype, shape, parts, {"class": name}, call.offset)
+    return Compound("subclass", dtype, shape, parts, {"class": name[:200]}, call.offset)
 
 
 def meta(_read: Reader, call: Call, args: Args) -> object:

@@ -119,13 +119,14 @@ def _shown(name: str, state: Mapping[str, object]) -> str:
 
 
 def _pairs(value: object, look: Lens) -> Pairs | None:
-    """Keys and values of a dict or OrderedDict, without those that are None."""
+    """Names and values of a dict or OrderedDict, without those that are None."""
     value = look(value)
-    if isinstance(value, Items):
-        return [(key, item) for key, item in value.pairs if item is not None]
+    pairs = value.pairs if isinstance(value, Items) else None
     if isinstance(value, dict):
-        return [(key, item) for key, item in value.items() if item is not None]
-    return None
+        pairs = list(value.items())
+    if pairs is None:
+        return None
+    return [(key, item) for key, item in pairs if item is not None and isinstance(key, str)]
 
 
 def _names(value: object, look: Lens) -> set[str]:
@@ -140,10 +141,16 @@ def _doubt(name: str, state: Mapping[str, object], look: Lens) -> str:
     if name.startswith(_OWN_STATE):
         return "its class saves its state in a way of its own"
     for key, words in _HOOKS.items():
-        hooks = [hook for _, hook in _pairs(state.get(key, {}), look) or []]
-        if any(not _harmless(hook) for hook in hooks):
+        if any(not _harmless(hook) for hook in _hooks(look(state.get(key)))):
             return words
     return ""
+
+
+def _hooks(value: object) -> list[object]:
+    """The hooks of one kind: a dict or OrderedDict by number."""
+    if isinstance(value, Items):
+        return [hook for _, hook in value.pairs]
+    return list(value.values()) if isinstance(value, dict) else []
 
 
 def _harmless(hook: object) -> bool:

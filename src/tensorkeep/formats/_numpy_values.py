@@ -72,7 +72,7 @@ def dtype_name(code: str) -> str:
             "m": "timedelta",
         }
         kind = kinds.get(plain[:1])
-        return f"{kind} {plain[1:]}" if kind and plain[1:].isdigit() else plain[:20] or "unknown"
+        return f"{kind} {plain[1:12]}" if kind and plain[1:].isdigit() else plain[:20] or "unknown"
     big = code.startswith(">") and not plain.endswith("1")
     return f"{name} (big-endian)" if big else name
 

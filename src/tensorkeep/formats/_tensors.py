@@ -22,6 +22,7 @@ _TOO_FAR = 1 << 63
 _STORAGE_MODULES = ("torch", "torch.storage", "torch.cuda")
 # These opcodes call a function; NEWOBJ asks a class, and a function is none.
 _CALLING = ("REDUCE", "INST", "OBJ")
+_MOST_NOTES, _LONGEST_NOTE = 16, 300
 _PER_BYTE = {"quint4x2": 2, "quint2x4": 4}
 
 _FROM_BYTES = "torch.storage._load_from_bytes"
@@ -86,7 +87,8 @@ class Interpreter:
 
     def note(self, text: str) -> None:
         """Keep a sentence for people; the same one once."""
-        self._notes[text] = None
+        if len(self._notes) < _MOST_NOTES:
+            self._notes[text[-_LONGEST_NOTE:]] = None
 
     def _call(self, call: object) -> object:
         assert isinstance(call, Call)
