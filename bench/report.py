@@ -14,7 +14,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 README = HERE.parent / "README.md"
 START, END = "<!-- bench:start -->", "<!-- bench:end -->"
-FIGURES = ("inspecting", "converting", "scanning", "pickling", "curves")
+FIGURES = ("inspecting", "converting", "scanning", "pickling", "curves", "scanners")
 
 
 def load(folder: Path = HERE / "results") -> dict[str, dict[str, Any]]:
@@ -35,7 +35,6 @@ def render(results: dict[str, dict[str, Any]]) -> str:
     for name, draw in (
         ("inspecting", inspecting),
         ("converting", converting),
-        ("scanning", scanning),
         ("pickling", pickling),
     ):
         if name in results:
@@ -43,6 +42,9 @@ def render(results: dict[str, dict[str, Any]]) -> str:
     parts = [table(("", "tensorkeep", "beside it, in the same run", ""), rows)]
     if "curves" in results:
         parts.append(growth(results["curves"]["curves"]))
+    if "scanners" in results:
+        parts.append(scanners(results["scanners"], results.get("scanning")))
+        parts.append(alone(results["scanners"]["cases"]))
     parts.append(missed(results))
     parts.append(footer(results))
     return "\n\n".join(part for part in parts if part)
@@ -105,16 +107,54 @@ def converting(result: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     return rows
 
 
-def scanning(result: dict[str, Any]) -> list[tuple[str, str, str, str]]:
-    rows = []
-    for name, case in result["cases"].items():
+def scanners(result: dict[str, Any], large: dict[str, Any] | None) -> str:
+    """Everybody's column: totals over the same files, and what they took."""
+    rows = result["rows"]
+    hostile, honest = (f"{result['files'][kind]:,}" for kind in ("hostile", "honest"))
+    lines = [
+        (f"{hostile} hostile files: flagged", *(str(r["hostile"]["flagged"]) for r in rows)),
+        ("called clean", *(str(r["hostile"]["clean"]) for r in rows)),
+        ("skipped, refused or not ended", *(str(r["hostile"]["not read"]) for r in rows)),
+        (f"{honest} honest files: called clean", *(str(r["honest"]["clean"]) for r in rows)),
+        ("false alarms", *(str(r["honest"]["flagged"]) for r in rows)),
+        ("skipped, refused or not ended", *(str(r["honest"]["not read"]) for r in rows)),
+        ("one file, median", *(duration(r["one_by_one"]["median_ms"]) for r in rows)),
+        ("memory at the peak", *(f"{r['one_by_one']['peak_mb']:,.0f} MB" for r in rows)),
+        *(
+            (f"all {kind} files in one run", *(at_once(r["at_once"][kind]) for r in rows))
+            for kind in ("hostile", "honest")
+        ),
+    ]
+    for name, case in (large or {"cases": {}})["cases"].items():
         by = by_name(case["rows"])
-        title = f"`scan` {name}"
-        for peer, times in case["times_faster"].items():
-            other = f"{peer} {result['peers'][peer]}"
-            rows.append(compared(title, by["tensorkeep scan"], other, by[peer], times))
-            title = ""
-    return rows
+        found = [
+            by.get("tensorkeep scan" if r["name"] == "tensorkeep" else r["name"]) for r in rows
+        ]
+        lines.append((f"`scan` of {name}", *(spent(row) for row in found)))
+    return table(("", *(f"{r['name']} {r['version']}" for r in rows)), lines)
+
+
+def at_once(run: dict[str, Any] | None) -> str:
+    """A run over a folder; a scanner that takes none has no such run."""
+    return spent(run) if run else ""
+
+
+def spent(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return ""
+    if "stopped_after_s" in row:
+        return f"stopped after {row['stopped_after_s']:.0f} s"
+    return cost(row)
+
+
+def alone(cases: dict[str, Any]) -> str:
+    """Figures of the scan that stand beside nobody's."""
+    rows = []
+    for name, case in cases.items():
+        row = case["rows"][0]
+        size = f" ({volume(case['bytes'] / 1e3)})" if "bytes" in case else ""
+        rows.append((f"{name}{size}", cost(row), str(row.get("exit", 0))))
+    return table(("alone", "", "exit code"), rows)
 
 
 def pickling(result: dict[str, Any]) -> list[tuple[str, str, str, str]]:
@@ -159,7 +199,9 @@ def footer(results: dict[str, dict[str, Any]]) -> str:
     return (
         "Times are medians of fresh processes that took turns, from start to exit, with the file "
         "in the page cache unless it says cold; a single run where a peer took more than 8 s; "
-        "memory is the peak of the process; an exit code is what a scanner says of a benign file. "
+        "memory is the peak of the process. Scanners: each file by the exit code that its "
+        "documentation gives, one process per file; the median and the peak are of whole "
+        "processes over an even sample. "
         f"{first['cpu']}, {first['cores']} cores, {first['memory_gb']:.0f} GB, "
         f"Linux {first['kernel']}, {first['file_system']}, Python {first['python']}, "
         f"torch {first['torch']}, safetensors {first['safetensors']}, {' and '.join(dates)}; "
@@ -190,6 +232,8 @@ def duration(ms: float) -> str:
 
 
 def volume(kb: float) -> str:
+    if kb >= 1e6:
+        return f"{kb / 1e6:.1f} GB"
     return f"{kb:.0f} kB" if kb < 1000 else f"{kb / 1e3:.1f} MB"
 
 
