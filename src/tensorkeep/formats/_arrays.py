@@ -29,6 +29,8 @@ _NATURAL = {"?": 1, "O": 8, "m": 8, "M": 8, "b": 1}
 # The flags that numpy pickles for a dtype of objects, and for others.
 _HAS_OBJECTS = 63
 _PLAIN = (0, 8)
+# Structured ones need numpy to be taken apart (16), may be filled with zeros (8) or aligned (128).
+_STRUCTURED = (16, 24, 144, 152)
 _LONGEST = 1 << 62
 
 
@@ -76,8 +78,11 @@ def element_of(text: str) -> Element | None:
     return Element(f"{kind}{size}", size, order == ">" and size > 1)
 
 
-def element_of_call(value: object) -> Element | None:
-    """The element of a pickled `numpy.dtype`, or None where only numpy could tell."""
+def element_of_call(value: object, *, whole: bool = True) -> Element | None:
+    """The element of a pickled `numpy.dtype`, or None where only numpy could tell.
+
+    `whole`: it may be a struct of elements, which are no structs themselves.
+    """
     if not isinstance(value, Call) or not isinstance(value.func, Global):
         return None
     args, states = value.args, [effect.args[0] for effect in value.effects or ()]
@@ -88,16 +93,34 @@ def element_of_call(value: object) -> Element | None:
     state = states[0] if states else (3, "|", None, None, None, -1, -1, 0)
     if not isinstance(state, tuple) or len(state) < 8 or state[1] not in ("<", ">", "|", "="):
         return None
+    if state[4] is not None:
+        return _structured(args[0], state) if whole else None
     found = element_of(str(state[1]) + args[0])
     if found is None or state[2] is not None:
         return None
     flags, itemsize = state[7], state[5]
-    if state[4] is not None or flags not in ((_HAS_OBJECTS,) if found.objects else _PLAIN):
-        # Structured types may hold objects; the flags that say so are the file's to choose.
+    if flags not in ((_HAS_OBJECTS,) if found.objects else _PLAIN):
         return None
     if type(itemsize) is int and itemsize not in (-1, found.itemsize):
         return None
     return found
+
+
+def _structured(code: str, state: tuple[object, ...]) -> Element | None:
+    """A struct of plain elements: how long it is, not what is in it.
+
+    It may hold objects, and the flags that say so are the file's to choose: both are looked at.
+    """
+    fields, itemsize, flags = state[4], state[5], state[7]
+    if not isinstance(fields, dict) or flags not in _STRUCTURED or code != f"V{itemsize}":
+        return None
+    for field in fields.values():
+        part = (
+            element_of_call(field[0], whole=False) if isinstance(field, tuple) and field else None
+        )
+        if part is None or part.objects:
+            return None
+    return Element(code, int(code[1:]), False) if type(itemsize) is int and itemsize >= 0 else None
 
 
 def nbytes(element: Element, shape: tuple[int, ...]) -> int:
