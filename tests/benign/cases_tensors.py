@@ -75,6 +75,7 @@ LAYOUTS: dict[str, Make] = {
     "bsr": lambda: square().to_sparse_bsr((1, 1)),
     "bsc": lambda: square().to_sparse_bsc((1, 1)),
     "nested-strided": lambda: nested(torch.strided),
+    "nested-jagged": lambda: nested(torch.jagged),
     "meta": hollow,
     "quantised-qint8": lambda: quantised(torch.qint8),
     "quantised-quint8": lambda: quantised(torch.quint8),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from tensorkeep.dtypes import BY_NAME, BY_STORAGE
 from tensorkeep.pickles import Call, Global, Persistent
+from tensorkeep.scanning._allow_jagged import jagged
 from tensorkeep.scanning._allow_kinds import (
     Entry,
     KindOf,
@@ -147,6 +148,8 @@ _BY_NAME = {entry.name: entry for entry in REBUILDS}
 
 def _from_type(args: tuple[object, ...], kind: KindOf) -> bool:
     # It calls its first argument: only a rebuild function, under that function's own rule.
+    if len(args) == 4 and kind(args[0]) == "jagged-rebuild":
+        return jagged(args, kind)
     if len(args) != 4 or kind(args[0]) != "rebuild" or kind(args[1]) != "tensor-class":
         return False
     assert isinstance(args[0], Global)

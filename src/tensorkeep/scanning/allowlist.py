@@ -12,6 +12,7 @@ from tensorkeep.scanning import (
     _allow_deepspeed,
     _allow_enums,
     _allow_frameworks,
+    _allow_jagged,
     _allow_joblib,
     _allow_modules,
     _allow_numpy,
@@ -33,6 +34,7 @@ ENTRIES: tuple[Entry, ...] = (
     *_allow_dcp.ENTRIES,
     *_allow_deepspeed.ENTRIES,
     *_allow_joblib.ENTRIES,
+    *_allow_jagged.ENTRIES,
     *_allow_enums.ENTRIES,
     *_allow_frameworks.ENTRIES,
 )
