@@ -48,7 +48,7 @@ bench: .venv-test/.tests  ## measure every figure of the README beside its peers
 	$(TEST)/python bench/run.py
 
 bench-scanners: .venv-test/.tests  ## measure the scan beside the other scanners only (under 8 minutes)
-	$(TEST)/python bench/run.py scanning scanners
+	$(TEST)/python bench/run.py scanners
 
 fuzz: .venv-test/.tests  ## each fuzzing target for FUZZ_SECONDS (an hour); what is found lies in fuzz-out/
 	nice -n 19 $(TEST)/python tests/fuzz/campaign.py --seconds $(FUZZ_SECONDS) $(FUZZ_TARGETS)

@@ -3,11 +3,13 @@
     python -P judging.py ENTRY LIMIT_S LIMIT_MB < questions > answers
 
 A question is a line of JSON: the arguments of its command. The answer is a line too: the exit
-code (null if it was stopped) and the last of what it said. The scanner is imported once and then
-forked for each file, so that hundreds of files do not cost hundreds of start-ups: what a file did
-to a process cannot reach the next.
+code (null if it was stopped) and the last of what it said. The first question is about an honest
+file and gets no answer: it warms the process, which is then forked for each file, so that
+hundreds of files do not cost hundreds of start-ups. What a file did to one process cannot reach
+the next.
 """
 
+import contextlib
 import importlib
 import importlib.util
 import json
@@ -26,6 +28,7 @@ HERE = Path(__file__).resolve().parent
 def main() -> None:
     entry = found(*sys.argv[1].split(":"))
     limit_s, limit_mb = float(sys.argv[2]), int(sys.argv[3])
+    warm(entry, json.loads(sys.stdin.readline()))
     for line in sys.stdin:
         arguments = json.loads(line)
         with tempfile.TemporaryFile() as out:
@@ -43,6 +46,21 @@ def found(module: str, name: str):
     loaded = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(loaded)
     return getattr(loaded, name)
+
+
+def warm(entry, arguments: list[str]) -> None:
+    """Ask about an honest file in this process: what is imported late is imported then."""
+    sys.argv = ["scanner", *arguments]
+    kept = os.dup(1), os.dup(2)
+    with tempfile.TemporaryFile() as out:
+        os.dup2(out.fileno(), 1)
+        os.dup2(out.fileno(), 2)
+        with contextlib.suppress(SystemExit):
+            entry()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os.dup2(kept[0], 1)
+    os.dup2(kept[1], 2)
 
 
 def ask(entry, arguments: list[str], out: int, limit_s: float, memory: int) -> int | None:

@@ -120,10 +120,7 @@ def scanners(result: dict[str, Any], large: dict[str, Any] | None) -> str:
         ("skipped, refused or not ended", *(str(r["honest"]["not read"]) for r in rows)),
         ("one file, median", *(duration(r["one_by_one"]["median_ms"]) for r in rows)),
         ("memory at the peak", *(f"{r['one_by_one']['peak_mb']:,.0f} MB" for r in rows)),
-        *(
-            (f"all {kind} files in one run", *(at_once(r["at_once"][kind]) for r in rows))
-            for kind in ("hostile", "honest")
-        ),
+        ("all of them in one run", *(spent(r["at_once"]) for r in rows)),
     ]
     for name, case in (large or {"cases": {}})["cases"].items():
         by = by_name(case["rows"])
@@ -132,11 +129,6 @@ def scanners(result: dict[str, Any], large: dict[str, Any] | None) -> str:
         ]
         lines.append((f"`scan` of {name}", *(spent(row) for row in found)))
     return table(("", *(f"{r['name']} {r['version']}" for r in rows)), lines)
-
-
-def at_once(run: dict[str, Any] | None) -> str:
-    """A run over a folder; a scanner that takes none has no such run."""
-    return spent(run) if run else ""
 
 
 def spent(row: dict[str, Any] | None) -> str:

@@ -1,7 +1,8 @@
 """The files that the scanners are compared on: the hostile corpus, and the honest catalogue.
 
-Every file lies in a folder of its own under `hostile/` or `honest/`, so that a scanner can be
-given one of them or all at once. Made once in the folder of the figure, by children.
+Every file lies in a folder of its own under `samples/hostile/` or `samples/honest/`, so that a
+scanner can be given one of them or all at once. Made once in the folder of the figure, by
+children.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ with gzip.open(sys.argv[1], "wb", compresslevel=9) as out:
 
 def hostile(bench: Bench) -> dict[str, Path]:
     """By their names: a copy of each case, a file or a folder of them."""
-    home = bench.folder / "hostile"
+    home = bench.folder / "samples" / "hostile"
     found = {}
     for expected in sorted((TESTS / "corpus" / "hostile").glob("*/expected.json")):
         case = expected.parent
@@ -67,10 +68,10 @@ def hostile(bench: Bench) -> dict[str, Path]:
 
 def honest(bench: Bench) -> dict[str, Path]:
     """By their names: what the writers wrote."""
-    home, listing = bench.folder / "honest", bench.folder / "honest.json"
+    home, listing = bench.folder / "samples" / "honest", bench.folder / "honest.json"
     if not listing.exists():
         shutil.rmtree(home, ignore_errors=True)
-        home.mkdir()
+        home.mkdir(parents=True)
         arguments = [TESTS / "benign", home, listing]
         command = [sys.executable, "-c", HONEST, *map(str, arguments)]
         subprocess.run(command, check=True, env=environment(), stdout=subprocess.DEVNULL)
