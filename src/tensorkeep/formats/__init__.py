@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from tensorkeep.errors import LimitExceeded, ReadError
-from tensorkeep.facts import Anomaly, Limits
+from tensorkeep.facts import Anomaly, Limits, MiB
 from tensorkeep.formats import (
     compressed,
     distcp,
@@ -29,7 +29,7 @@ from tensorkeep.stores import Blob
 
 HEAD = 512
 _DEEPEST = 8
-_NESTED = 4  # times its own size that the files inside a file may have, all levels summed
+_FREE = 32 * MiB  # that the members and files inside a file may have beyond `Limits.max_ratio`
 
 
 class Format(Protocol):
@@ -78,14 +78,21 @@ class Inside:
 
     def examine(self, blob: Blob) -> Contents:
         """See `Parts`."""
-        self.budget[0] -= blob.size
-        if self.depth >= _DEEPEST or self.budget[0] < 0:
+        self.spend(blob.size, blob.name)
+        if self.depth >= _DEEPEST:
+            expected = f"files nested at most {_DEEPEST} deep"
+            raise LimitExceeded(blob.name, expected=expected, got="more")
+        return _examine(blob, self.limits, Inside(self.limits, self.depth + 1, self.budget))
+
+    def spend(self, size: int, name: str) -> None:
+        """See `Parts`."""
+        self.budget[0] -= size
+        if self.budget[0] < 0:
             raise LimitExceeded(
-                blob.name,
-                expected=f"files nested at most {_DEEPEST} deep and no larger than their container",
+                name,
+                expected=f"parts of at most {self.limits.max_ratio} times the size of the whole",
                 got="more",
             )
-        return _examine(blob, self.limits, Inside(self.limits, self.depth + 1, self.budget))
 
     def recognises(self, blob: Blob) -> bool:
         """See `Parts`."""
@@ -102,7 +109,7 @@ def examine(blob: Blob, limits: Limits) -> Contents:
 
 def inside(blob: Blob, limits: Limits) -> Inside:
     """What opens the files that lie in `blob`, within its limits."""
-    return Inside(limits, 0, [_NESTED * blob.size + limits.max_pickle_bytes])
+    return Inside(limits, 0, [limits.max_ratio * blob.size + _FREE])
 
 
 def _examine(blob: Blob, limits: Limits, parts: Inside) -> Contents:

@@ -94,6 +94,8 @@ class ZipReading:
         A directory may name the same packed bytes a hundred thousand times.
         """
         self._charge(member)
+        # Archives in archives are each small enough: what they unpack to is counted together.
+        self.parts.spend(member.size, f"{self.archive.blob.name}, {member.name}")
         return self.archive.read(member, self.limits)
 
     @property

@@ -250,6 +250,13 @@ class Parts(Protocol):
         limits allow.
         """
 
+    def spend(self, size: int, name: str) -> None:
+        """Count `size` bytes that the part `name` was unpacked to, or is read again as.
+
+        Raises `LimitExceeded` when that is more in all than the size of the whole allows: a
+        thousand members may each be small enough.
+        """
+
     def recognises(self, blob: Blob) -> bool:
         """Whether its bytes announce a format that could be examined."""
 
