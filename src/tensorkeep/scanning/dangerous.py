@@ -15,6 +15,8 @@ from tensorkeep.scanning._danger_names import GROUPS, RESOLVES
 _TABLE: dict[str, str] = {
     name: words for words, names in (*MORE, *GROUPS) for name in names.split()
 }
+# A record of three numbers in a module of doors: the sizes of jagged tensors are marked with it.
+_HARMLESS = frozenset({"torch._dynamo.decorators._DimRange"})
 _LONGEST_ROW = 5  # parts; longer names are not looked up further, so that a long one costs no more
 
 # Python 2 names that CPython maps in protocols 0 to 2 only; later they are tricks or mistakes.
@@ -32,6 +34,8 @@ _DOORS = frozenset(_DOORS_TEXT.split())
 def danger(module: str, name: str) -> str:
     """What a call of `module`.`name` is known to do ("would run Python code"), or ""."""
     full = f"{_ALIASES.get(module, module)}.{name}"
+    if full in _HARMLESS:
+        return ""
     parts = full.split(".", _LONGEST_ROW)[:_LONGEST_ROW]
     for length in range(len(parts), 0, -1):
         words = _TABLE.get(".".join(parts[:length]))
