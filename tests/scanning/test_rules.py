@@ -642,3 +642,14 @@ def test_the_table_of_rules_is_whole():
         assert text.why
         assert text.remedy
     assert {_anomalies.rule_for("?"), *_anomalies.RULE_OF.values()} <= RULES.keys()
+
+
+def test_the_order_of_findings_does_not_hang_on_that_of_a_set():
+    # Found by the fuzzer: the names in a set were reported in the order of their addresses.
+    names = b"".join(
+        f"ctorch.nn.functional\n{name}\n".encode() for name in ("relu", "gelu", "silu")
+    )
+    classes = b"ccollections\nOrderedDict\nctorch._utils\n_rebuild_parameter\n"
+    data = b"\x80\x02\x8f(" + names + classes + b"\x90."
+    said = {tuple(f.what for f in judge_program(run(data), "data.pkl")) for _ in range(20)}
+    assert len(said) == 1

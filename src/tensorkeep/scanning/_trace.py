@@ -66,16 +66,20 @@ class Trace:
             return
         stack: list[object] = list(roots)
         seen: set[int] = set()
+        found: list[Global] = []
         while stack:
             value = stack.pop()
             if isinstance(value, Global):
-                self._mention(value)
+                found.append(value)
             elif type(value) in _CONTAINERS and id(value) not in seen:
                 seen.add(id(value))
                 assert isinstance(value, tuple | list | set | frozenset | dict)
                 stack.extend(value)
                 if type(value) is dict:
                     stack.extend(value.values())
+        # A set has another order in every process, and a report must not.
+        for name in sorted(found, key=lambda name: name.offset):
+            self._mention(name)
 
     def _add(self, rule: str, about: str, offset: int, value: object, why: str = "") -> None:
         """A finding that would call, import or mention `value`."""
