@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import pickle
 import struct
+
+import torch
 
 import tensorkeep as tk
 from tensorkeep.formats.contents import Contents, plain
 from tensorkeep.pickles import run
 from tensorkeep.scanning._inner import judge_unopened
+from tensorkeep.scanning.rules import judge_program
 
 EVIL = b"\x80\x02cos\nsystem\nX\x0f\x00\x00\x00echo tensorkeep\x85R."
 LOADS = b"ctorch.storage\n_load_from_bytes\nB" + struct.pack("<I", len(EVIL)) + EVIL + b"\x85R"
@@ -38,3 +42,20 @@ def test_the_file_itself_does():
 
 def test_a_raw_pickle_and_what_is_in_its_bytes_are_judged():
     assert tk.scan(PICKLE).verdict == "dangerous"
+
+
+def test_what_lies_in_the_bytes_decides(tmp_path):
+    honest = pickle.dumps(torch.ones(2), 4)
+    path = tmp_path / "value.pkl"
+    path.write_bytes(honest)
+    assert tk.scan(path).verdict == "safe"
+    # The inner file's storage type becomes another name, of the same length.
+    assert honest.count(b"ctorch\nFloatStorage\n") == 1
+    path.write_bytes(honest.replace(b"ctorch\nFloatStorage\n", b"cshutil\nrmtree00000\n"))
+    assert tk.scan(path).verdict == "dangerous"
+
+
+def test_a_loader_of_something_else_than_bytes_is_dangerous():
+    program = b"\x80\x02ctorch.storage\n_load_from_bytes\ncpkg\nthing\n)R\x85R."
+    rules = {found.rule for found in judge_program(run(program), "x")}
+    assert rules == {"pickle/dangerous-call", "pickle/unknown-call"}
