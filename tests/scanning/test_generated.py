@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 import warnings
 
 import pytest
 import torch
 
 from tensorkeep.scanning import _allow_modules, allowlist
+
+WRITTEN_BY = (3, 11)
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +27,8 @@ def test_the_tables_are_what_the_tool_writes(tool):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for name, write in tool.TABLES.items():
+            if name == "_allow_enum_values.py" and sys.version_info[:2] != WRITTEN_BY:
+                continue  # each Python has members of its own: the table is that of the oldest
             assert write() == (tool.SCANNING / name).read_text(encoding="utf-8"), name
 
 
