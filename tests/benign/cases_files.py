@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from cases_containers import state
 from cases_models import convolutions, perceptron, recurrent
-from cases_plain import objects
+from cases_plain import RECORD, objects
 from safetensors.numpy import save_file as save_numpy
 from torch import nn
 from writing import Case
@@ -65,6 +65,16 @@ def _distributed(folder: Path) -> Path:
     return folder / "step-1"
 
 
+def _npy(value: np.ndarray, folder: Path) -> Path:
+    np.save(folder / "value.npy", value)
+    return folder / "value.npy"
+
+
+def _npz(folder: Path, write: Callable[..., None]) -> Path:
+    write(folder / "values.npz", weight=np.ones((2, 3)), label=np.array(["a"]))
+    return folder / "values.npz"
+
+
 def _joblib(value: object, compress: object, folder: Path) -> Path:
     joblib.dump(value, folder / "value.joblib", compress=compress)
     return folder / "value.joblib"
@@ -102,6 +112,13 @@ CASES: dict[str, Case] = {
     "package/without-code": quietly(_package),
     "export/pt2": quietly(_exported),
     "dcp/state": quietly(_distributed),
+    "numpy/npy": partial(_npy, np.ones((2, 3))),
+    "numpy/npy-fortran": partial(_npy, np.asfortranarray(np.ones((2, 3)))),
+    "numpy/npy-record": partial(_npy, np.zeros(2, RECORD)),
+    "numpy/npy-text": partial(_npy, np.array(["a", "bc"])),
+    "numpy/npy-objects": partial(_npy, objects()),
+    "numpy/npz": partial(_npz, write=np.savez),
+    "numpy/npz-compressed": partial(_npz, write=np.savez_compressed),
     "joblib/raw": partial(_joblib, JOBLIB, 0),
     "joblib/zlib": partial(_joblib, JOBLIB, 3),
     "joblib/gzip": partial(_joblib, JOBLIB, ("gzip", 3)),

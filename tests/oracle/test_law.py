@@ -12,7 +12,7 @@ import tensorkeep as tk
 
 HOSTILE = Path(__file__).resolve().parent.parent / "corpus" / "hostile"
 BATCH = 30
-OTHER_LOADERS = ("package/", "export/", "dcp/", "joblib/")
+OTHER_LOADERS = ("package/", "export/", "dcp/", "joblib/", "numpy/")
 # Kinds whose payload lies in a pickle that a loader runs.
 RUNS = frozenset("ABCDKL")
 LAWS = ("pickle/dangerous-call", "pickle/dangerous-import", "pickle/changes-global")
