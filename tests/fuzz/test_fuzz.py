@@ -12,8 +12,8 @@ import pytest
 
 HERE = Path(__file__).resolve().parent
 TARGETS = sorted(path.stem for path in HERE.glob("fuzz_*.py"))
-RUNS = 1000
-SECONDS = 12
+RUNS = 600
+SECONDS = 6
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("atheris") is None,
