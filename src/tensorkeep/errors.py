@@ -6,6 +6,7 @@ TensorkeepError
 │   ├── Damaged              truncated, out of bounds, contradicting themselves
 │   ├── Unsupported          well formed, and nothing here reads it yet
 │   └── LimitExceeded        reading on would cost more than Limits allows
+│       └── Amplified        because a little unpacks to very much
 ├── StoreError               the place where bytes live said no
 │   ├── NotFound
 │   ├── AccessDenied
@@ -131,6 +132,12 @@ class LimitExceeded(ReadError):
     """Reading on would cost more time or memory than `Limits` allows."""
 
     default_remedy = "If you trust the file, pass larger Limits."
+
+
+class Amplified(LimitExceeded):
+    """A little that unpacks to very much: no honest writer makes it, and readers choke on it."""
+
+    default_remedy = "Do not unpack it; if you made it yourself, pass larger Limits."
 
 
 class StoreError(TensorkeepError):

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from tensorkeep.archives._entries import ZipMember
 from tensorkeep.archives._notes import Notes
 from tensorkeep.archives._records import DEFLATED, STORED, UNREADABLE
-from tensorkeep.errors import Damaged, LimitExceeded, Unsupported
+from tensorkeep.errors import Amplified, Damaged, LimitExceeded, Unsupported
 from tensorkeep.facts import Limits, MiB
 from tensorkeep.stores import Blob
 
@@ -100,7 +100,7 @@ def _check(length: int, taken: int, blob: Blob, member: ZipMember, limits: Limit
     if length > max(_EXEMPT, limits.max_ratio * taken):
         expected = f"at most {limits.max_ratio} times its compressed size"
         got = f"{length} bytes out of {taken}"
-        raise LimitExceeded(f"{blob.name}, {member.name}", expected=expected, got=got)
+        raise Amplified(f"{blob.name}, {member.name}", expected=expected, got=got)
 
 
 def _wrong_size(blob: Blob, member: ZipMember, got: str) -> Damaged:

@@ -132,11 +132,13 @@ def _inflated(data: bytes | None) -> bytes | None:
 def _hidden(where: str, program: Program, loaded: set[bytes], parts: Parts) -> Iterable[Anomaly]:
     """Programs in the constants of `program` that nothing in it loads."""
     for at, constant in [*program.constants, *_encoded(program)]:
-        data = _decoded(constant) if isinstance(constant, str) else constant
-        if data and data not in loaded and _calls_more(data, parts):
-            what = f"{len(data)} bytes that are a pickle, which would call more than values need"
-            yield Anomaly("nested-pickle", what, where, at)
-            return
+        for data in (constant if isinstance(constant, bytes) else None, _decoded(constant)):
+            if data and data not in loaded and _calls_more(data, parts):
+                what = (
+                    f"{len(data)} bytes that are a pickle, which would call more than values need"
+                )
+                yield Anomaly("nested-pickle", what, where, at)
+                return
 
 
 def _encoded(program: Program) -> Iterable[tuple[int, bytes]]:

@@ -50,12 +50,12 @@ def read(blob: Blob, limits: Limits, parts: Parts) -> Contents:
     archive = tar.read_directory(blob, limits)
     table = _Table(archive, limits)
     error: ReadError | None = None
-    try:
-        table.read_storages()
-        table.read_tensors()
-        table.read_object()
-    except ReadError as found:
-        error = found
+    # What stops one part must not hide the programs of the next.
+    for part in (table.read_storages, table.read_tensors, table.read_object):
+        try:
+            part()
+        except ReadError as found:
+            error = error or found
     anomalies = archive.anomalies
     files: dict[bytes, Contents] = {}
     nested, unreadable = _nested.collect(table.programs, parts, anomalies, files)

@@ -9,7 +9,14 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
-from tensorkeep.errors import LimitExceeded, NotACheckpoint, ReadError, TensorkeepError, Unsupported
+from tensorkeep.errors import (
+    Amplified,
+    LimitExceeded,
+    NotACheckpoint,
+    ReadError,
+    TensorkeepError,
+    Unsupported,
+)
 from tensorkeep.facts import Anomaly, Finding
 from tensorkeep.pickles import Call, Effect, Global, Persistent, Program, describe
 from tensorkeep.scanning._anomalies import rule_for
@@ -218,7 +225,9 @@ def _place(where: str, anomaly: Anomaly) -> Place:
 def judge_error(error: TensorkeepError, where: str) -> Finding:
     """What stopped the reader: the file's verdict is unknown, unless something worse was found."""
     rule = "read/failed"
-    if isinstance(error, LimitExceeded):
+    if isinstance(error, Amplified):
+        rule = "container/amplification"
+    elif isinstance(error, LimitExceeded):
         rule = "read/limit"
     elif isinstance(error, Unsupported):
         rule = "read/unsupported"

@@ -326,8 +326,8 @@ def service():
     keep(
         "compressed_bomb",
         "I",
-        UNKNOWN,
-        "read/limit",
+        DANGEROUS,
+        "container/amplification",
         checkpoint(P2 + b"N0" * 12_000_000 + b"N.", deflate=True),
     )
     nesting = P2 + b"}" + u("deep") + b")" + b"\x85" * 500_000 + b"s."
