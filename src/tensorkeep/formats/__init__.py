@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from tensorkeep.errors import LimitExceeded, ReadError
+from tensorkeep.errors import Amplified, LimitExceeded, ReadError
 from tensorkeep.facts import Anomaly, Limits, MiB
 from tensorkeep.formats import (
     compressed,
@@ -88,7 +88,7 @@ class Inside:
         """See `Parts`."""
         self.budget[0] -= size
         if self.budget[0] < 0:
-            raise LimitExceeded(
+            raise Amplified(
                 name,
                 expected=f"parts of at most {self.limits.max_ratio} times the size of the whole",
                 got="more",

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterator
 
 from tensorkeep.archives.zip import ZipArchive, ZipMember
-from tensorkeep.errors import Damaged, LimitExceeded, NotACheckpoint, TensorkeepError
+from tensorkeep.errors import Amplified, Damaged, NotACheckpoint, TensorkeepError
 from tensorkeep.facts import Anomaly, Limits
 from tensorkeep.formats import _nested
 from tensorkeep.formats._members import is_compiled, named_model
@@ -89,7 +89,7 @@ class ZipReading:
         return self.unpack(member).decode("ascii", "replace").strip()
 
     def unpack(self, member: ZipMember) -> bytes:
-        """The bytes of a member. Raises `LimitExceeded` when all that was unpacked is too much.
+        """The bytes of a member. Raises `Amplified` when all that was unpacked is too much.
 
         A directory may name the same packed bytes a hundred thousand times.
         """
@@ -111,7 +111,7 @@ class ZipReading:
             self.note("compressed-bomb", what, member.name, member.header_offset)
             self._budget = -1
         if self._budget < 0:
-            raise LimitExceeded(
+            raise Amplified(
                 f"{self.archive.blob.name}, {member.name}",
                 expected=f"members that unpack to at most {self._room} bytes altogether",
                 got="more",
