@@ -13,19 +13,19 @@ import tempfile
 from pathlib import Path
 
 from common import HERE, arguments
-from report import FIGURES
+from report import APART, FIGURES
 
 
 def main() -> None:
     parser = arguments()
-    parser.add_argument("figures", nargs="*", metavar="FIGURE", help=", ".join(FIGURES))
+    parser.add_argument("figures", nargs="*", metavar="FIGURE", help=", ".join((*FIGURES, *APART)))
     asked = parser.parse_args()
     folder = asked.files or Path(tempfile.mkdtemp(prefix="tensorkeep-bench-"))
     options = ["--scale", asked.scale, "--runs", asked.runs, "--files", folder]
     options += ["--peers", asked.peers or folder / "peers"]
     options += ["--out", asked.out] if asked.out else []
     try:
-        for name in asked.figures or FIGURES:
+        for name in asked.figures or (*FIGURES, *APART):
             print(f"== {name}", flush=True)
             command = [sys.executable, HERE / f"{name}.py", *options]
             subprocess.run([str(word) for word in command], check=True)

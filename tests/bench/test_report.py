@@ -25,7 +25,7 @@ def test_readme_shows_the_committed_results(report: ModuleType, root: Path) -> N
 
 
 def test_every_figure_has_results(report: ModuleType) -> None:
-    assert set(report.load()) == set(report.FIGURES)
+    assert set(report.load()) - set(report.APART) == set(report.FIGURES)
 
 
 def test_results_are_whole(report: ModuleType) -> None:
@@ -49,6 +49,33 @@ def test_a_changed_number_shows(report: ModuleType) -> None:
     changed = json.loads(json.dumps(results))
     changed["inspecting"]["cases"]["2 GB"]["times_faster"] *= 2
     assert report.render(changed) != before
+
+
+def row(name: str, flagged: int, **at_once: float) -> dict[str, object]:
+    counts = {"flagged": flagged, "clean": 1, "not read": 0}
+    return {
+        "name": name,
+        "version": "1.0",
+        "hostile": counts,
+        "honest": {**counts, "flagged": 0},
+        "one_by_one": {"files": 2, "median_ms": 80.0, "slowest_ms": 90.0, "peak_mb": 20.0},
+        "at_once": at_once or None,
+    }
+
+
+def test_the_table_of_scanners_has_totals_only(report: ModuleType) -> None:
+    slow = {"wall_ms": 9e4, "peak_mb": 50.0, "stopped_after_s": 90.0}
+    result = {
+        "files": {"hostile": 1234, "honest": 300},
+        "rows": [row("tensorkeep", 7), row("other", 5, **slow)],
+    }
+    lines = report.scanners(result, report.load()["scanning"]).splitlines()
+    assert lines[0] == "|  | tensorkeep 1.0 | other 1.0 |"
+    assert "| 1,234 hostile files: flagged | 7 | 5 |" in lines
+    assert "| all of them in one run |  | stopped after 90 s |" in lines
+    assert any(line.startswith("| `scan` of 20,000 tensors | ") for line in lines)
+    cases = {"`scan` of a bomb": {"bytes": 40_000, "rows": [{**slow, "exit": 2}]}}
+    assert "| `scan` of a bomb (40 kB) | 90.0 s, 50 MB | 2 |" in report.alone(cases)
 
 
 def test_a_missed_target_is_said(report: ModuleType) -> None:
