@@ -9,7 +9,7 @@ FUZZ_TARGETS ?=
 
 TEST := .venv-test/bin
 PIP_FLAGS := --quiet --disable-pip-version-check -c constraints.txt
-PYTEST := $(TEST)/python -m pytest -n $(WORKERS)
+PYTEST := $(TEST)/python -m pytest -n $(WORKERS) --dist loadscope
 export CKPT
 
 .DEFAULT_GOAL := help
