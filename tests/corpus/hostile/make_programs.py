@@ -122,6 +122,18 @@ def nested():
     keep("pickle_in_base64_that_is_run", "D", DANGEROUS, RUNS, checkpoint(state_dict(run)))
 
 
+def joblib():
+    """An array in joblib's stream: joblib reads numbers there, and pickle.load opcodes."""
+    dtype = g("numpy", "dtype") + u("u1") + b"\x89\x88\x87R(K\x03" + u("|")
+    dtype += b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\0tb"
+    hidden = b"0" + CALL
+    wrapper = g("joblib.numpy_pickle", "NumpyArrayWrapper") + b")\x81}("
+    wrapper += u("subclass") + g("numpy", "ndarray") + u("shape") + b"K" + bytes([len(hidden)])
+    wrapper += b"\x85" + u("order") + u("C") + u("dtype") + dtype + u("allow_mmap") + b"\x88ub"
+    data = P2 + b"}" + u("a") + wrapper + hidden + b"s."
+    keep("opcodes_in_an_array", "D", DANGEROUS, RUNS, {"model.joblib": data})
+
+
 def arrays():
     # 2 ** 40 elements of no bytes each: nothing in the file bounds what printing them costs.
     number = b"(J\x03\0\0\0" + u("|") + b"NNNK\0J\xff\xff\xff\xffK\0tb"
@@ -243,5 +255,5 @@ def errors():
 
 
 if __name__ == "__main__":
-    for group in (opcodes, streams, nested, arrays, scanners, errors):
+    for group in (opcodes, streams, nested, joblib, arrays, scanners, errors):
         group()
