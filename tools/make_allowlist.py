@@ -135,8 +135,19 @@ def module_keys() -> dict[tuple[str, str], set[str]]:
 
 def module_names() -> set[str]:
     """What is an attribute of a class of torch.nn: state that sets it hides the class's own."""
-    names = {name for cls in module_classes().values() for name in dir(cls)}
-    return {name for name in names if not name.startswith("__")}
+    return {
+        name
+        for cls in module_classes().values()
+        for name in dir(cls)
+        if not name.startswith("__") and not _added(getattr(cls, name))
+    }
+
+
+def _added(member: Any) -> bool:
+    """Whether a framework hung it on torch's class: the table must not depend on imports."""
+    return str(getattr(member, "__module__", "")).startswith(
+        ("transformers", "accelerate", "lightning")
+    )
 
 
 def wrapped(words: Iterable[str]) -> str:

@@ -66,6 +66,10 @@ def warm():
     using.use(loaded)
     linear = torch.nn.Sequential(torch.nn.Linear(4, 2))
     using.use({"m": linear, "o": torch.optim.SGD(linear.parameters(), 0.1)})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        jagged = torch.nested.nested_tensor([torch.ones(1)], layout=torch.jagged)
+    using.use(pickle.loads(pickle.dumps(jagged)))  # imports what its operators need
 
 
 class Session:

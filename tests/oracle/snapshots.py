@@ -37,6 +37,11 @@ INNOCENT = (
     ("function torch.storage._warn_typed_storage_removal", "", "a warning was shown once"),
     ("module torch._utils", "_sparse_tensors_to_validate", "torch.load empties it at its end"),
     ("class numpy.finfo", "_finfo_cache", "numpy remembers the limits of a type that it printed"),
+    (
+        "module torch.nested._internal.nested_tensor",
+        "_tensor_id_counter",
+        "each jagged tensor gets a number",
+    ),
     ("module encodings", "_cache", "codecs that the interpreter looked up"),
 )
 _WARNING_REGISTRY = "__warningregistry__"  # a library's warning was shown from this module

@@ -12,7 +12,10 @@ import tensorkeep as tk
 
 HOSTILE = Path(__file__).resolve().parent.parent / "corpus" / "hostile"
 BATCH = 30
-OTHER_LOADERS = ("package/", "export/", "dcp/", "joblib/", "numpy/")
+# torch.jit has an unpickler of its own, which imports nothing; joblib's stops at every array, whose
+# bytes lie in the stream, and no other reader gets through them.
+OWN_READERS = ("torchscript/", "joblib/")
+OTHER_LOADERS = ("package/", "export/", "dcp/", "numpy/")
 # Kinds whose payload lies in a pickle that a loader runs.
 RUNS = frozenset("ABCDKL")
 LAWS = ("pickle/dangerous-call", "pickle/dangerous-import", "pickle/changes-global")
@@ -31,8 +34,7 @@ ACCIDENTS = {"joblib/objects": "name NumpyArrayWrapper.dtype"}
 
 def test_what_is_safe_does_nothing(honest, oracle):
     honest = {name: path for name, path in honest.items() if tk.scan(path).verdict == "safe"}
-    # TorchScript is read by torch.jit's own unpickler, which imports nothing.
-    honest = {name: path for name, path in honest.items() if not name.startswith("torchscript/")}
+    honest = {name: path for name, path in honest.items() if not name.startswith(OWN_READERS)}
     names, paths = list(honest), list(honest.values())
     broken, idle = {}, []
     for start in range(0, len(paths), BATCH):

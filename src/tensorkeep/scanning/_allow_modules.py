@@ -22,7 +22,8 @@ from tensorkeep.scanning._allow_kinds import Entry, empty_hooks, takes
 from tensorkeep.scanning._allow_module_names import CLASSES_TEXT, NAMES_TEXT
 from tensorkeep.scanning._allow_table import entry_for_call, entry_of, kind_of
 
-_CALLED = frozenset({"append", "extend", "add"})  # by APPENDS and ADDITEMS
+# By APPENDS and ADDITEMS; the last is a method that transformers hangs on every module.
+_CALLED = frozenset({"append", "extend", "add", "smart_apply"})
 NAMES = frozenset(NAMES_TEXT.split()) | _CALLED
 _NO_HOOKS = "_is_full_backward_hook"  # a flag, the one key of that name that holds none
 
