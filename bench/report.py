@@ -129,7 +129,7 @@ def scanners(result: dict[str, Any], large: dict[str, Any] | None) -> str:
     hostile, honest = (f"{result['files'][kind]:,}" for kind in ("hostile", "honest"))
     lines = [
         (f"{hostile} hostile files: flagged", *(str(r["hostile"]["flagged"]) for r in rows)),
-        ("called clean", *(str(r["hostile"]["clean"]) for r in rows)),
+        ("called clean", *(called_clean(r["hostile"]) for r in rows)),
         ("skipped, refused or not ended", *(str(r["hostile"]["not read"]) for r in rows)),
         (f"{honest} honest files: called clean", *(str(r["honest"]["clean"]) for r in rows)),
         ("false alarms", *(str(r["honest"]["flagged"]) for r in rows)),
@@ -145,6 +145,13 @@ def scanners(result: dict[str, Any], large: dict[str, Any] | None) -> str:
         ]
         lines.append((f"`scan` of {name}", *(spent(row) for row in found)))
     return table(("", *(f"{r['name']} {r['version']}" for r in rows)), lines)
+
+
+def called_clean(counts: dict[str, int]) -> str:
+    """How many; and how many still when the bytes of the tensors are read too."""
+    deep = counts.get("clean with --deep", counts["clean"])
+    more = "" if deep == counts["clean"] else f" ({deep} with `--deep`)"
+    return f"{counts['clean']}{more}"
 
 
 def spent(row: dict[str, Any] | None) -> str:

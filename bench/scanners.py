@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -69,25 +70,36 @@ def ours() -> peers.Peer:
 
 def verdicts(bench: Bench, peer: peers.Peer, found: dict[str, Path]) -> dict[str, str]:
     """What it says of each: "clean", "flagged" or "not read"."""
-    # -P: nothing of this folder shall be imported instead of what the scanner wants.
-    command = [peer.python, "-P", str(HERE / "judging.py"), peer.entry]
-    command += [str(FILE_LIMIT_S), str(FILE_LIMIT_MB)]
-    paths = [HERE.parent / "examples" / "digits.pth", *found.values()]
-    lines = [json.dumps([*peer.arguments, str(path)]) for path in paths]
-    done = subprocess.run(
-        command,
-        cwd=bench.folder,
-        input="\n".join(lines),
-        capture_output=True,
-        text=True,
-        check=True,
-        env=environment(),
-    )
-    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    questions = [json.dumps([*peer.arguments, str(path)]) for path in found.values()]
+    answers: list[list[Any]] = []
+    while len(answers) < len(questions):
+        fresh = _asked(bench, peer, questions[len(answers) :])
+        # A file that took the asking process with it is one that the scanner did not end with.
+        answers += fresh or [[None, ""]]
     return {
         name: verdict(peer.name, code, said)
         for name, (code, said) in zip(found, answers, strict=True)
     }
+
+
+def _asked(bench: Bench, peer: peers.Peer, questions: list[str]) -> list[list[Any]]:
+    """The answers to as many of the questions, from the first on, as there are any."""
+    warming = json.dumps([*peer.arguments, str(HERE.parent / "examples" / "digits.pth")])
+    # -P: nothing of this folder shall be imported instead of what the scanner wants.
+    command = [peer.python, "-P", str(HERE / "judging.py"), peer.entry]
+    command += [str(FILE_LIMIT_S), str(FILE_LIMIT_MB)]
+    done = subprocess.run(
+        command,
+        cwd=bench.folder,
+        input="\n".join([warming, *questions]),
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment(),
+    )
+    if not done.stdout and "Traceback" in done.stderr:
+        raise RuntimeError(f"{peer.name}: {done.stderr[-2000:]}")
+    return [json.loads(line) for line in done.stdout.splitlines(keepends=True) if line[-1] == "\n"]
 
 
 def verdict(name: str, code: int | None, said: str) -> str:
@@ -165,6 +177,7 @@ def measure(bench: Bench) -> dict[str, Any]:
         one_row(peer, {kind: said[peer.name, kind] for kind in found}, bench, found)
         for peer in there
     ]
+    rows[0]["hostile"]["clean with --deep"] = _still_clean(bench, said[OURS, "hostile"], found)
     _tell(said)
     cases = alone(bench)
     mine = rows[0]
@@ -175,7 +188,9 @@ def measure(bench: Bench) -> dict[str, Any]:
         "rows": rows,
         "cases": cases,
         "targets": [
-            target("hostile files called clean", 0, mine["hostile"]["clean"]),
+            target(
+                "hostile files called clean with --deep", 0, mine["hostile"]["clean with --deep"]
+            ),
             target("honest files flagged", 0, mine["honest"]["flagged"]),
             target("honest files not read", 0, mine["honest"]["not read"]),
             target("100 GB: MB at the peak", 50, cases[SPARSE]["rows"][0]["peak_mb"]),
@@ -185,6 +200,13 @@ def measure(bench: Bench) -> dict[str, Any]:
             ),
         ],
     }
+
+
+def _still_clean(bench: Bench, said: dict[str, str], found: dict[str, dict[str, Path]]) -> int:
+    """How many of the hostile files that our scan calls clean it calls so with --deep, too."""
+    left = {name: found["hostile"][name] for name, word in said.items() if word == "clean"}
+    deep = replace(ours(), arguments=("scan", "--deep"))
+    return sum(word == "clean" for word in verdicts(bench, deep, left).values())
 
 
 def _tell(said: dict[tuple[str, str], dict[str, str]]) -> None:
