@@ -36,7 +36,7 @@ _VIEW_PARTS = 3
 # As deep as a class that is allowed reads what it is given: the fields of a numpy dtype stand in
 # a dict in a tuple in its state.
 _READ_DEPTH = 3
-_CHANGING = frozenset({tuple, list, dict, set, bytearray})
+_CHANGING: frozenset[type[object]] = frozenset({tuple, list, dict, set, bytearray})
 
 
 def judge_program(
@@ -92,7 +92,10 @@ def _altered(
     parts = event.args if isinstance(event.args, tuple) else ()
     if isinstance(event, Call) and isinstance(event.kwargs, dict):
         parts = (*parts, event.kwargs)
-    return any(_newest(part, _READ_DEPTH, changed, seen) > event.offset for part in parts)
+    for part in parts:
+        if part.__class__ in _CHANGING and _newest(part, _READ_DEPTH, changed, seen) > event.offset:
+            return True
+    return False
 
 
 def _newest(
@@ -100,20 +103,23 @@ def _newest(
 ) -> int:
     """Where `value`, or what it holds to this depth, is changed last; -1 for never.
 
-    Each container is walked once for each depth, however often the memo names it.
+    `value` is one of the containers that can change, or a tuple. Each is walked once for each
+    depth, however often the memo names it.
     """
-    kind = value.__class__
-    if kind not in _CHANGING or not depth:
-        return -1
     key = (id(value), depth)
-    if key not in seen:
-        seen[key] = changed.get(id(value), -1)
+    newest = seen.get(key)
+    if newest is None:
+        newest = changed.get(id(value), -1)
+        seen[key] = newest  # a container may hold itself
+        kind = value.__class__
         inside: Iterable[object] = ()
-        if kind is not bytearray:
+        if depth > 1 and kind is not bytearray:
             inside = value.values() if kind is dict else value  # type: ignore[attr-defined,assignment]
-        found = (_newest(part, depth - 1, changed, seen) for part in inside)
-        seen[key] = max(seen[key], max(found, default=-1))
-    return seen[key]
+        for part in inside:
+            if part.__class__ in _CHANGING:
+                newest = max(newest, _newest(part, depth - 1, changed, seen))
+        seen[key] = newest
+    return newest
 
 
 def _roots(program: Program) -> Iterator[object]:
