@@ -244,3 +244,28 @@ def test_what_torch_save_writes_beside_it_is_a_contradiction(saved):
     data = changed(saved(torch.jit.script(Odd())), **{".format_version": b"1"})
     report = tk.scan(data)
     assert (report.verdict, report.findings[0].rule) == ("suspicious", "container/ambiguous")
+
+
+def rewritten(data, name, content):
+    """The archive with another member of this name."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(out, "w") as new:
+        for member in old.namelist():
+            own = member.partition("/")[2] == name
+            new.writestr(member, content if own else old.read(member))
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("member", ["data.pkl", "constants.pkl"])
+def test_a_view_beyond_its_storage_is_found_where_no_walk_meets_it(member):
+    # As a key of a dictionary: nobody looks for a tensor there.
+    storage = b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\n"
+    storage += b"X\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x02tQ"
+    view = b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + b"K\x00M\xe8\x03\x85K\x01\x85\x89"
+    hooks = b"ccollections\nOrderedDict\n)R"
+    pickle = b"\x80\x02}" + view + hooks + b"tRK\x01s\x85."
+    file = io.BytesIO()
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), file)
+    report = tk.scan(rewritten(file.getvalue(), member, pickle))
+    assert "tensor/out-of-bounds" in {found.rule for found in report.findings}
+    assert report.verdict == "dangerous"

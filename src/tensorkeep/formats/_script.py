@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from tensorkeep.errors import LimitExceeded
 from tensorkeep.facts import Limits
 from tensorkeep.formats._values import holds_storage
+from tensorkeep.formats.assembled import Sweep, sweep
 from tensorkeep.formats.contents import Inert, Items, Lens
 from tensorkeep.pickles import Call, Global
 
@@ -172,6 +173,10 @@ class ScriptLens:
             if name.startswith("__torch__."):
                 return self._object(value, name)
         return self._tensors(value)
+
+    def sweep(self) -> Sweep:
+        """See `Sweeping`."""
+        return sweep(self._tensors)
 
     def _object(self, call: Call, name: str) -> object:
         state = plain_state(call) if name in self._classes else None

@@ -24,6 +24,7 @@ from tensorkeep.formats._script import (
 from tensorkeep.formats._tensors import Interpreter
 from tensorkeep.formats._zip_reading import ZipReading
 from tensorkeep.formats._zip_storages import Storages
+from tensorkeep.formats.assembled import Sweep
 from tensorkeep.formats.contents import (
     Code,
     Contents,
@@ -158,20 +159,25 @@ class _Script:
         reading = self.reading
         reading.register(program, table)
         tensors = Interpreter(program, table.of, reading.archive.anomalies)
-        return _without_values(ScriptLens(tensors, self.classes))
+        return _WithoutValues(ScriptLens(tensors, self.classes))
 
 
 def _graft(root: object, lens: Lens) -> Graft:
     return Graft(Contents(NAME, "zip", root, lens, {}))
 
 
-def _without_values(lens: Lens) -> Lens:
+class _WithoutValues:
     """Tensors whose values were not written show as what they were: torch keeps inputs so."""
 
-    def look(value: object) -> object:
-        found = lens(value)
+    def __init__(self, lens: ScriptLens) -> None:
+        self._lens = lens
+
+    def __call__(self, value: object) -> object:
+        found = self._lens(value)
         if isinstance(found, TensorRecord) and found.storage.device == "hollow":
             return Inert(f"{found.dtype.name} tensor of shape {list(found.shape)}, without values")
         return found
 
-    return look
+    def sweep(self) -> Sweep:
+        """See `Sweeping`."""
+        return self._lens.sweep()

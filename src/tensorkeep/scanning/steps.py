@@ -13,12 +13,15 @@ Step = Callable[[Contents, bool, Limits, str], Iterable[Anomaly]]
 
 
 def _walked(contents: Contents, _deep: bool, limits: Limits, subject: str) -> Iterable[Anomaly]:
-    """Makes the lens look at every tensor: views beyond their storages become anomalies."""
-    if contents.error is None:
-        index.build(contents, limits, subject)
-    else:
-        sweep(contents.lens)
-    return ()
+    """Makes the lens look at every tensor: views beyond their storages become anomalies.
+
+    What is grafted into the tree has a lens of its own, and indices that nobody else reads.
+    """
+    own = sweep(contents.lens).compounds
+    if contents.error is not None:
+        return ()
+    found = index.build(contents, limits, subject).swept.compounds
+    return indices.check(found[len(own) :], limits, subject)
 
 
 def _audited(contents: Contents, deep: bool, _limits: Limits, _subject: str) -> Iterable[Anomaly]:
