@@ -164,8 +164,9 @@ def test_errors_say_five_things(tmp_path):
 
 
 AS_NOBODY = """
-import contextlib, io, os, sys
+import contextlib, importlib.metadata, io, os, sys
 from tensorkeep.cli import main
+importlib.metadata.metadata("tensorkeep")  # what says where a rule is documented reads it
 with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):
     main([sys.argv[1], sys.argv[2]])  # what is imported late could not be read afterwards
 if os.getuid() == 0:

@@ -134,12 +134,20 @@ class ZipReading:
             what = f"{len(data) - program.end} bytes follow the pickle's end"
             self.note("bytes-after-pickle", what, member.name, program.end)
         self.programs.append((member.name, program))
+        self._behind(member, data, program)
         nested, unreadable = _nested.collect(
             [(member.name, program)], self.parts, self.archive.anomalies, self.files
         )
         self.nested += nested
         self.unreadable += unreadable
         return program
+
+    def _behind(self, member: ZipMember, data: bytes, program: Program) -> None:
+        """A second pickle behind STOP: torch stops there, whoever loads on does not."""
+        end = program.end
+        if program.error is None and is_program(data[end : end + _CHUNK], self.limits):
+            second = run(data, end, limits=self.limits, where=member.name)
+            self.programs.append((member.name, second))
 
     def expect(self, member: ZipMember) -> None:
         """A pickle that belongs where it is and that only the audit reads."""

@@ -146,8 +146,8 @@ def streams():
     keep(
         "pickle_after_stop",
         "D",
-        SUSPICIOUS,
-        "container/hidden-bytes",
+        DANGEROUS,
+        "container/hidden-bytes pickle/dangerous-call",
         checkpoint(HONEST + EVIL),
     )
     runs(

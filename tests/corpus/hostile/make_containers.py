@@ -383,7 +383,7 @@ def paths():
 
 
 def service():
-    rules = "container/amplification container/ambiguous read/limit"
+    rules = "container/amplification container/ambiguous"
     keep("one_member_a_hundred_times", "I", DANGEROUS, rules, {"model.zip": again(100)})
     named = again(100, "{}.pth")
     keep("one_model_a_hundred_times", "I", DANGEROUS, rules, {"models.zip": named})
