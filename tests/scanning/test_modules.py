@@ -5,10 +5,13 @@ from __future__ import annotations
 import copyreg
 import pickle
 import re
+import warnings
 
 import pytest
+import torch
 from torch import nn
 
+import tensorkeep as tk
 from tensorkeep.pickles import run
 from tensorkeep.scanning.rules import judge_program
 
@@ -107,3 +110,13 @@ def test_many_modules_that_share_a_dictionary_cost_no_more_than_their_bytes():
 def test_calling_a_class_of_torch_is_not_what_a_pickle_does():
     program = b"\x80\x02ctorch.nn.modules.linear\nLinear\nK\x03K\x03\x86R."
     assert {f.rule for f in judge_program(run(program), "x")} == {"pickle/odd-arguments"}
+
+
+def test_a_lazy_layer_keeps_methods_of_its_own(tmp_path):
+    path = tmp_path / "lazy.pth"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.save(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.LazyLinear(3)), path)
+    report = tk.scan(path)
+    assert report.verdict == "suspicious"
+    assert "pickle/attribute-lookup" in {found.rule for found in report.findings}

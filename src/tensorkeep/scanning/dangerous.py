@@ -7,7 +7,7 @@ that honest checkpoints name classes of is listed by its harmful names only.
 
 from __future__ import annotations
 
-from tensorkeep.pickles import Global
+from tensorkeep.pickles import Call, Global
 from tensorkeep.scanning._danger_gains import GAINS
 from tensorkeep.scanning._danger_more import MORE
 from tensorkeep.scanning._danger_names import GROUPS, RESOLVES
@@ -67,14 +67,21 @@ def is_dunder(name: str) -> bool:
     return name.startswith("__") and name.endswith("__")
 
 
+# `torch/nn/modules/lazy.py` (2.13).
+_LAZY_HOOKS = frozenset({"_infer_parameters", "_lazy_load_hook"})
+
+
 def attribute_danger(args: object) -> str:
     """Words for `getattr(*args)`, "" for what protocol 2 honestly writes for a nested class.
 
-    That is an attribute, by a plain name, of a class or module that the file names.
+    That is an attribute, by a plain name, of a class or module that the file names. A module with
+    a layer that is lazy still keeps two of its own methods as hooks: those are no door either.
     """
     if type(args) is not tuple or len(args) != 2:
         return RESOLVES
     owner, name = args
+    if isinstance(owner, Call) and type(name) is str and name in _LAZY_HOOKS:
+        return ""
     if not isinstance(owner, Global) or owner.computed or type(name) is not str:
         return RESOLVES
     return danger(owner.module, f"{owner.name}.{name}")
