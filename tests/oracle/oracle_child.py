@@ -60,9 +60,7 @@ def warm():
 
     torch.set_num_threads(1)
     stream = io.BytesIO()
-    ragged = torch.nested.nested_tensor([torch.ones(2, 3), torch.ones(1, 3)], layout=torch.jagged)
     value = {
-        "r": ragged,
         "a": torch.ones(2, requires_grad=True),
         "n": np.arange(3),
         "d": np.dtype("f4"),
