@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gzip
 import io
 import json
 import os
@@ -59,7 +60,11 @@ def warm():
 
     torch.set_num_threads(1)
     stream = io.BytesIO()
-    value = {"a": torch.ones(2, requires_grad=True), "n": np.arange(3), "d": np.dtype("f4")}
+    value = {
+        "a": torch.ones(2, requires_grad=True),
+        "n": np.arange(3),
+        "d": np.dtype("f4"),
+    }
     torch.save(value, stream)
     stream.seek(0)
     loaded = torch.load(stream, weights_only=False)
@@ -141,6 +146,9 @@ class Session:
             lambda: torch.load(file, "cpu", module, weights_only=False),
         )
         yield f"{file.name}: torch.load", lambda: torch.load(file, "cpu", weights_only=False)
+        other = other_loader(file)
+        if other is not None:
+            yield f"{file.name}: its own loader", lambda: other(file)
         for name, data, storages in pickles_in(file):
             yield from self._pickle_ways(f"{file.name}/{name}: ", data, log, storages)
 
@@ -175,6 +183,22 @@ class Stub:
         if data:
             untyped.copy_(torch.frombuffer(bytearray(data), dtype=torch.uint8).untyped_storage())
         return torch.storage.TypedStorage(wrap_storage=untyped, dtype=dtype, _internal=True)
+
+
+def other_loader(file):
+    """What loads a file that is neither torch's nor a plain pickle; it unpickles as well."""
+    import joblib
+    import numpy as np
+
+    def packed(path):
+        return pickle.loads(gzip.decompress(path.read_bytes()))
+
+    def arrays(path):
+        found = np.load(path, allow_pickle=True)
+        return dict(found) if path.suffix == ".npz" else found
+
+    loaders = {".npy": arrays, ".npz": arrays, ".joblib": joblib.load, ".gz": packed}
+    return loaders.get(file.suffix)
 
 
 def pickles_in(file):

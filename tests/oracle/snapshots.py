@@ -39,9 +39,10 @@ INNOCENT = (
     ("class numpy.finfo", "_finfo_cache", "numpy remembers the limits of a type that it printed"),
     (
         "module torch.nested._internal.nested_tensor",
-        "_tensor_id_counter",
-        "each jagged tensor gets a number",
+        "_tensor_",
+        "each jagged tensor gets a number, and its sizes are kept",
     ),
+    ("class weakref.finalize", "_registry", "an object of a library asks to be told of its end"),
     ("module encodings", "_cache", "codecs that the interpreter looked up"),
 )
 _WARNING_REGISTRY = "__warningregistry__"  # a library's warning was shown from this module

@@ -127,11 +127,13 @@ def _of_a_library(event, name, args):
     return name.startswith(("<string>", "<attrs", "<__array_function__", "<unknown>")) and _made()
 
 
+# numpy reads the header of an array with ast.literal_eval, which compiles and runs nothing.
 _MAKERS = ("/collections/__init__.py", "/dataclasses.py", "/enum.py", "/typing.py", "/inspect.py")
+_PARSERS = ("/numpy/lib/_format_impl.py", "/numpy/lib/format.py", "/attr/_make.py")
 
 
 def _made():
     frame = sys._getframe(1)
     while frame is not None and frame.f_code.co_filename in (__file__, ast.__file__):
         frame = frame.f_back
-    return frame is not None and frame.f_code.co_filename.endswith((*_MAKERS, "/attr/_make.py"))
+    return frame is not None and frame.f_code.co_filename.endswith((*_MAKERS, *_PARSERS))
