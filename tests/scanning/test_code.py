@@ -24,6 +24,14 @@ HARMLESS = [
     "saved = torch.relu(x)",
     "save = torch.relu(x)",
     "_0 = __torch__.save.f",
+    'raise RuntimeError("torch.save failed, ops.x")',
+    '_9 = "please use torch.save instead, or ops.mine.f, or torch.classes.my.Own"',
+    "_9 = 'x.save(y) of torch.from_file'",
+    "_0 = torch._unsafe_view(torch.unsafe_chunk(x, 2)[0], [4])",
+    "p : __torch__.torch.classes.quantized.LinearPackedParamsBase",
+    "p : __torch__.torch.classes.sparse.LinearPackedParamsBase",
+    "p : __torch__.torch.classes.xnnpack.Conv2dOpContext",
+    "p : __torch__.torch.classes.rnn.CellParamsBase",
 ]
 
 
@@ -44,6 +52,14 @@ HARMFUL = [
     'torch.from_file("/etc/passwd", False, 10)',
     "ops.prim.rpc_sync(x)",
     "ops.image.read_file(x)",
+    "torch.to_dense(torch._sparse_coo_tensor_unsafe(i, torch.ones([1]), [3]))",
+    "torch._sparse_csr_tensor_unsafe(i, j, v, [1, 3])",
+    "ops.aten._sparse_compressed_tensor_unsafe(i, j, v, [1, 3])",
+    "torch._nested_view_from_buffer(x, i, j, k)",
+    "torch._reshape_alias(x, [1000000], [1])",
+    '_9 = "a string"; torch.save(x, "torch")',
+    'getattr(__torch__.f("a"), "save")(x)',
+    "getattr(torch, 'from_file')(x)",
     "ops.inductor._reinterpret_tensor(x, [1], [1], 0)",
 ]
 
@@ -60,6 +76,14 @@ ODD = [
     "(ops.\n  mine.anything(x))",
     'getattr(torch, "sa\\x76e")(x)',
     "^python_function()(x)",
+    "_0 = __torch__.torch.classes.my.Own.run(x)",
+    "g : __torch__.torch.classes.dist_c10d.ProcessGroup",
+    "_0 = torch.classes.dist_c10d.ProcessGroup",
+    "_0 = torch . classes . my . Own()",
+    "_0 = (__torch__.torch.\n  classes.my.Own)()",
+    "_0 = (__torch__.\n  torch.classes.my.Own)()",
+    '_0 = getattr(__torch__, "torch")',
+    "_0 = (torch.classes.quantized\n  .Own)()",
     '"""a " """; o = ops; """ " """',
 ]
 
@@ -89,7 +113,15 @@ def test_compiled_code():
 
 @pytest.mark.parametrize(
     "text",
-    ["ops#" * 200_000, "torch.\n" * 100_000, '"' * 400_000, "ops." * 200_000, "^a" * 200_000],
+    [
+        "ops#" * 200_000,
+        "torch.\n" * 100_000,
+        '"' * 400_000,
+        "ops." * 200_000,
+        "^a" * 200_000,
+        "torch.classes." * 90_000,
+        "__torch__ " * 99_000,
+    ],
 )
 def test_any_text_is_judged_in_linear_time(text):
     assert len(rules(text)) < 20

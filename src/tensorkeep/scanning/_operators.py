@@ -1,18 +1,34 @@
 """TorchScript's operators: which of them do more than compute, and whose are known.
 
 Made by looking through every schema that torch 2.13 registers (`torch._C._jit_get_all_schemas`):
-a name stands here if its schema takes a file, a host or a process group, or if it hands out
-memory that no tensor owns. Those of torchvision are its operators that compute (0.28).
+a name stands here if its schema takes a file, a host or a process group, if it hands out memory
+that no tensor owns, or if it makes a tensor out of indices or sizes that it does not check and no
+model that torch saves calls it. `_unsafe_index`, `_unsafe_masked_index`, `_unsafe_view` and
+`unsafe_split` do check (on the CPU), and honest exported programs call them. Public
+operators that check nothing either (`sparse_coo_tensor`) may be in honest models: not here.
+Those of torchvision are its operators that compute (0.28).
 """
 
 from __future__ import annotations
 
 _NETWORK = "sends data to other processes or waits for them"
 _MEMORY = "reads or writes memory by an address or a size that the code chooses"
+_INDICES = "believes indices that the file names, and so reaches memory outside the tensor"
+_SIZES = "believes sizes and offsets that the file names, and so reaches memory outside the tensor"
 
 HARMFUL: dict[str, str] = {
     "aten::save": "writes any file that the process may write",
     "aten::from_file": "maps any file that the process may read, and can create or change it",
+    "aten::_sparse_coo_tensor_unsafe": _INDICES,
+    "aten::_sparse_coo_tensor_with_dims_and_tensors": _INDICES,
+    "aten::_sparse_compressed_tensor_unsafe": _INDICES,
+    "aten::_sparse_csr_tensor_unsafe": _INDICES,
+    "aten::_sparse_csc_tensor_unsafe": _INDICES,
+    "aten::_sparse_bsr_tensor_unsafe": _INDICES,
+    "aten::_sparse_bsc_tensor_unsafe": _INDICES,
+    "aten::_nested_view_from_buffer": _SIZES,
+    "aten::_nested_view_from_buffer_copy": _SIZES,
+    "aten::_reshape_alias": _SIZES,
     "debugprims::load_tensor": "reads a file",
     "image::read_file": "reads any file that the process may read",
     "image::write_file": "writes any file that the process may write",

@@ -34,6 +34,13 @@ _WORDS = re.compile(r"\b(" + "|".join(sorted(_SHORT)) + r")\b")
 _OF_TORCH = re.compile(rf"\b(?:torch|prim){_DOT}$|\bops{_DOT}\w+{_DOT}$")
 _ATTRIBUTE = re.compile(rf"{_DOT}$|\n[ \t]*$")
 _ASSIGNED = re.compile(r"[ \t]*[=:]")
+# Classes of C++, of a library or of torch itself; the packed parameters of its own are in order.
+_PACKED = "quantized|sparse|xnnpack|rnn|mkldnn"
+_CLASS = re.compile(
+    rf"\btorch{_DOT}classes\b(?!{_DOT}(?:{_PACKED}){_DOT}[A-Za-z_])(?:{_DOT}\w+){{0,3}}"
+)
+_SPLIT = re.compile(rf"(?<!import )\b__torch__(?:{_DOT}torch)?\b(?!{_DOT}[A-Za-z_])")
+_SPACE = re.compile(r"\s+")
 _DEFINED = re.compile(r"\bdef\s+(\w+)\s*\(")
 _BEFORE = 200  # characters looked at in front of a word
 
@@ -67,20 +74,24 @@ def judge_code(programs: Iterable[Code]) -> list[Finding]:
 
 
 def _script(collector: Collector, code: Code, own: set[str]) -> None:
-    for match in _OPERATOR.finditer(code.text):
+    plain = _without_strings(code.text)
+    for match in _OPERATOR.finditer(plain):
         namespace, name = match.groups()
         full = f"{namespace}::{name}"
         if full not in HARMFUL and namespace not in KNOWN_NAMESPACES and full not in COMPUTES:
             what = f"would call the operator {full}"
             _add(collector, _UNKNOWN, full, code, match.start(), what)
     for match in _WORDS.finditer(code.text):
-        _word(collector, code, match, own)
+        _word(collector, code, plain, match, own)
+    for match in _CLASS.finditer(plain):
+        what = f"would use a custom C++ class, {_SPACE.sub('', match[0])}"
+        _add(collector, _UNKNOWN, what, code, match.start(), what)
     for match in _LOOKUP.finditer(code.text):
         if "\\" in match[1]:
             what = "would look up an attribute by a name written in escapes"
             _add(collector, _UNKNOWN, "getattr", code, match.start(), what)
-    plain = _without_strings(code.text)
     for pattern, what in (
+        (_SPLIT, "splits the name of a class, so that it cannot be followed"),
         (_ALIAS, "gives the operators another name, by which any of them can be called"),
         (_IGNORED, "would call a function of Python"),
     ):
@@ -95,17 +106,22 @@ def _without_strings(text: str) -> str:
     return _STRING.sub(lambda found: '"' + " " * (len(found[0]) - 2) + '"', text)
 
 
-def _word(collector: Collector, code: Code, match: re.Match[str], own: set[str]) -> None:
-    """A word that is the name of a harmful operator: is it one here?"""
-    word = match[1]
+def _word(
+    collector: Collector, code: Code, plain: str, match: re.Match[str], own: set[str]
+) -> None:
+    """A word that is the name of a harmful operator: is it one here?
+
+    In a string it is one only as the name that a getattr looks up. `plain`: without the strings.
+    """
+    word, told = match[1], plain.startswith(match[1], match.start())
     before = code.text[max(0, match.start() - _BEFORE) : match.start()]
     after = code.text[match.end() : match.end() + 8]
     full, reason = _SHORT[word], HARMFUL[_SHORT[word]]
     quoted = before.endswith(('"', "'")) and after.startswith(("'", '"'))
-    if _OF_TORCH.search(before):
+    if told and _OF_TORCH.search(before):
         what = f"would call {full}"
         return _add(collector, _OUTSIDE, full, code, match.start(), what, f"{full} {reason}")
-    attribute = _ATTRIBUTE.search(before) and not _ASSIGNED.match(after)
+    attribute = told and _ATTRIBUTE.search(before) and not _ASSIGNED.match(after)
     if attribute or (quoted and "getattr" in before):
         # x.save(...) on a tensor is the operator; on an object with a method of that name, it.
         rule = _UNKNOWN if word in own else _OUTSIDE
