@@ -22,7 +22,7 @@ SCHEMA = json.loads(
 VALIDATOR = jsonschema.Draft4Validator(SCHEMA, format_checker=jsonschema.FormatChecker())
 
 
-def log_of(report, folder=Path("/work"), **options):
+def log_of(report, folder=Path("/project"), **options):
     made = json.loads(json.dumps(sarif(report, version="1.2.3", folder=folder, **options)))
     VALIDATOR.validate(made)
     return made["runs"][0]
@@ -150,7 +150,7 @@ def test_the_pages_of_the_rules_are_linked_where_the_documentation_is_published(
     ("path", "expected"),
     [
         ("a b/ü#%.pth", {"uri": "a%20b/%C3%BC%23%25.pth", "uriBaseId": "SRCROOT"}),
-        ("/work/sub/x.pth", {"uri": "sub/x.pth", "uriBaseId": "SRCROOT"}),
+        ("/project/sub/x.pth", {"uri": "sub/x.pth", "uriBaseId": "SRCROOT"}),
         ("/other/x y.pth", {"uri": "file:///other/x%20y.pth"}),
         ("../x.pth", {"uri": "file:///x.pth"}),
         ("C:x.pth", {"uri": "C%3Ax.pth", "uriBaseId": "SRCROOT"}),
@@ -160,4 +160,4 @@ def test_the_pages_of_the_rules_are_linked_where_the_documentation_is_published(
     ],
 )
 def test_paths_become_uris(path, expected):
-    assert uri(path, Path("/work")) == expected
+    assert uri(path, Path("/project")) == expected
