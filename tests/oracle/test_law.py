@@ -19,6 +19,7 @@ LAWS = ("pickle/dangerous-call", "pickle/dangerous-import", "pickle/changes-glob
 # Dangerous all the same, but not in the loaders that the oracle has: each with the reason.
 ELSEWHERE = {
     "stack_global_computed": "needs the module that it names",
+    "pickle_after_stop": "torch stops at STOP; whoever loads on runs the next pickle",
     "name_pyrepl": "Python 3.13 and later have it",
     "way_kept_as_a_factory": "called later, when a key is missing",
 }
