@@ -1,6 +1,7 @@
 """torch's oldest format: put together by hand, loaded by torch, read the same."""
 
 import importlib.util
+import pickle
 import tarfile
 from pathlib import Path
 
@@ -46,3 +47,54 @@ def test_views_of_storages(writer, tmp_path):
     path.write_bytes(writer.packed(members))
     with pytest.raises(Damaged, match="view inside its storage"):
         tk.open(path)
+
+
+def without(members, *names):
+    return {name: data for name, data in members.items() if name not in names}
+
+
+@pytest.mark.parametrize("missing", [("tensors",), ("pickle",), ("tensors", "pickle")])
+def test_the_loader_has_run_storages_before_it_misses_another(writer, tmp_path, missing):
+    members = writer.members({}, [])
+    count = pickle.dumps(0, 2)
+    members["storages"] = count + b"\x80\x02]cos\ngetpid\n)Ra."
+    members["tensors"] = count
+    path = tmp_path / "model.pth"
+    path.write_bytes(writer.packed(without(members, *missing)))
+    with pytest.raises((KeyError, TypeError)):  # a list of views that are none, or no member
+        torch.load(path, weights_only=False)
+    report = tk.scan(path)
+    assert report.files[0].format == "torch_tar"
+    assert report.verdict == "dangerous"
+    with pytest.raises(Damaged):
+        tk.open(path)
+
+
+def test_what_is_missing_is_said(writer, tmp_path):
+    path = tmp_path / "model.pth"
+    path.write_bytes(writer.packed(without(writer.members({}, []), "tensors")))
+    with pytest.raises(KeyError, match="tensors"):
+        torch.load(path, weights_only=False)
+    with pytest.raises(Damaged, match="expected members storages, tensors, pickle.*got no member"):
+        tk.open(path)
+    assert tk.scan(path).verdict == "unknown"
+
+
+def test_without_storages_the_loader_runs_nothing_and_it_is_a_bundle(writer, tmp_path):
+    base = torch.arange(8.0)
+    members = writer.members({"w": base}, [base])
+    torch.save({"w": base}, tmp_path / "inner.pth")
+    members["model_weights.ckpt"] = (tmp_path / "inner.pth").read_bytes()
+    path = tmp_path / "model.tar"
+    path.write_bytes(writer.packed(without(members, "storages")))
+    with pytest.raises(KeyError, match="storages"):
+        torch.load(path, weights_only=False)
+    assert tk.inspect(path).format == "bundle"
+
+
+def test_a_member_named_storages_that_is_no_pickle_is_a_bundles(writer, tmp_path):
+    torch.save({"w": torch.ones(2)}, tmp_path / "inner.pth")
+    members = {"storages": b"bought in spring\n", "w.pth": (tmp_path / "inner.pth").read_bytes()}
+    path = tmp_path / "model.tar"
+    path.write_bytes(writer.packed(members))
+    assert tk.inspect(path).format == "bundle"

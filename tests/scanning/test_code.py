@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from tensorkeep.formats.contents import Code
+from tensorkeep.scanning import _operators
 from tensorkeep.scanning.code import judge_code
 
 OUTSIDE, UNKNOWN = "code/reaches-outside", "code/unknown-operator"
+UNCHECKED = "code/unchecked-operator"
 
 
 def rules(text, language="torchscript"):
@@ -91,6 +94,39 @@ ODD = [
 @pytest.mark.parametrize("line", ODD)
 def test_what_is_not_torchs_own_or_hides_itself(line):
     assert UNKNOWN in rules(f"def f(x: Tensor) -> Tensor:\n  {line}\n  return x\n")
+
+
+TRUSTING = [
+    "torch.max_pool2d_with_indices_backward(g, x, [2, 2], [2, 2], [0, 0], [1, 1], False, i)",
+    "ops.aten._embedding_bag_dense_backward(g, i, j, k, l, 10, False, 0, None)",
+    "torch . _convert_indices_from_coo_to_csr(x, 5)",
+    'getattr(torch, "_ctc_loss")(x, t, [5], [3])',
+    "x._segment_reduce_backward(y, z, 'sum')",
+    "(g).nll_loss_backward(x, t, None, 0, -100, w)",
+]
+
+
+@pytest.mark.parametrize("line", TRUSTING)
+def test_operators_that_check_nothing_and_that_no_forward_calls(line):
+    assert UNCHECKED in rules(f"def f(x: Tensor) -> Tensor:\n  {line}\n  return x\n")
+
+
+def test_operators_that_ordinary_forwards_call_are_no_finding():
+    lines = [
+        "torch.sparse_coo_tensor(i, v, [3])",
+        "torch._indices(x)",
+        "torch.ctc_loss(x, t, [5], [3])",
+        'torch.segment_reduce(x, "sum", unsafe=True)',
+        "linear_backward = self.linear_backward",
+        '_0 = "nll_loss_backward"',
+    ]
+    assert [rules(f"def f(x: Tensor):\n  {line}\n") for line in lines] == [[]] * len(lines)
+
+
+def test_every_unchecked_operator_is_one_of_torchs():
+    names = {schema.name for schema in torch._C._jit_get_all_schemas()}
+    assert _operators.UNCHECKED.keys() <= names
+    assert not _operators.UNCHECKED.keys() & _operators.HARMFUL.keys()
 
 
 def test_a_method_of_the_archives_own_is_no_operator():

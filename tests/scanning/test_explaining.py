@@ -6,6 +6,7 @@ import json
 import zipfile
 
 import pytest
+import torch
 
 import tensorkeep as tk
 from tensorkeep.facts import Limits
@@ -116,3 +117,27 @@ def test_every_dangerous_step_of_the_hostile_corpus_has_a_marked_line(root):
                     assert (found.member, found.offset) in marked, (file.path, found)
                     checked += 1
     assert checked > 100
+
+
+def test_classes_and_lists_of_a_script_weigh_what_the_scan_says_of_them(tmp_path):
+    # Made in words of Python they would be unknown names, forty of which are shown.
+    layers = torch.nn.Sequential(*(torch.nn.Linear(2, 2) for _ in range(30)))
+    torch.jit.script(layers).save(str(tmp_path / "x.pt"))
+    texts = [line.text for line in lines_of(tmp_path / "x.pt")]
+    assert tk.scan(tmp_path / "x.pt").verdict == "safe"
+    assert 0 < sum("Linear.__new__()" in text for text in texts) <= 8
+    assert any("more like these" in text for text in texts)
+
+
+def test_a_class_that_a_script_does_not_define_has_lines_of_its_own(tmp_path):
+    made = b"c__torch__.torch.classes.my\nOwn\n)\x810" * 30
+    body = b"\x80\x02" + made + b"c__torch__\nNet\n)\x81}b."
+    with zipfile.ZipFile(tmp_path / "x.pt", "w") as new:
+        new.writestr("x/data.pkl", body)
+        new.writestr("x/constants.pkl", b"\x80\x02ctorch.jit._pickle\nbuild_intlist\n](K\1e\x85R.")
+        new.writestr("x/code/__torch__.py", "class Net(Module):\n  pass\n")
+        new.writestr("x/version", "3\n")
+    lines = lines_of(tmp_path / "x.pt")
+    assert sum("Own.__new__()" in line.text for line in lines) == 30
+    marked = {line.text for line in lines if line.severity != "safe"}
+    assert {text for text in marked if "Own" not in text} == set()

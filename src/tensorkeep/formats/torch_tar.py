@@ -19,7 +19,7 @@ from tensorkeep.errors import Damaged, NotACheckpoint, ReadError, Unsupported
 from tensorkeep.facts import Anomaly, Limits
 from tensorkeep.formats import _nested
 from tensorkeep.formats._arrays import KnownFirst
-from tensorkeep.formats._programs import Stream
+from tensorkeep.formats._programs import Stream, imports
 from tensorkeep.formats._tensors import Interpreter, _bounds, storage_dtype
 from tensorkeep.formats.contents import Contents, Inert, Parts, Storage, TensorRecord, sizes
 from tensorkeep.pickles import Global, Persistent, Program
@@ -35,14 +35,24 @@ _LONGEST = 1 << 62
 
 
 def identify(blob: Blob, head: bytes) -> bool:
-    """Whether this is a tar archive with the members that torch's loader asks for."""
+    """Whether this is a tar archive with the members that torch's loader asks for.
+
+    The loader has run the first of them, `storages`, before it misses one of the others: a member
+    of that name that begins with a pickle makes the archive torch's as well.
+    """
     if not tar.is_tar(head):
         return False
     try:
         archive = tar.read_directory(blob, Limits())
     except ReadError:
         return False
-    return all(archive.locate(name) is not None for name in _MEMBERS)
+    if all(archive.locate(name) is not None for name in _MEMBERS):
+        return True
+    first = archive.locate(_MEMBERS[0])
+    if first is None or first.kind != "file":
+        return False
+    program = Stream(archive.open(first), Limits(), _WINDOW).run(0)
+    return not isinstance(program.error, Damaged) or imports(program)
 
 
 def read(blob: Blob, limits: Limits, parts: Parts) -> Contents:
@@ -141,9 +151,14 @@ class _Table:
 
     def _member(self, name: str) -> _Member:
         member = self.archive.locate(name)
-        if member is None or member.kind != "file":
-            got = member.kind if member else "none"
-            raise Unsupported(self.archive.blob.name, expected=f"a member {name}", got=got)
+        if member is None:
+            raise Damaged(
+                self.archive.blob.name,
+                expected=f"members {', '.join(_MEMBERS)}, as torch before 0.1.10 wrote them",
+                got=f"no member {name}",
+            )
+        if member.kind != "file":
+            raise Unsupported(self.archive.blob.name, expected=f"a file {name}", got=member.kind)
         return _Member(name, self.archive.open(member))
 
     def _value(self, member: _Member) -> object:

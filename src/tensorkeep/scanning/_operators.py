@@ -5,8 +5,10 @@ a name stands here if its schema takes a file, a host or a process group, if it 
 that no tensor owns, or if it makes a tensor out of indices or sizes that it does not check and no
 model that torch saves calls it. `_unsafe_index`, `_unsafe_masked_index`, `_unsafe_view` and
 `unsafe_split` do check (on the CPU), and honest exported programs call them. Public
-operators that check nothing either (`sparse_coo_tensor`) may be in honest models: not here.
-Those of torchvision are its operators that compute (0.28).
+operators that check nothing either (`sparse_coo_tensor`, `ctc_loss`, `segment_reduce` told that its
+lengths are right) may be in honest models: not here. UNCHECKED are those that crash a process when
+they are called with bad indices (tried one by one) and that autograd or another operator calls,
+never a forward. Those of torchvision are its operators that compute (0.28).
 """
 
 from __future__ import annotations
@@ -44,6 +46,17 @@ HARMFUL: dict[str, str] = {
     "symm_mem::stream_write_value32_": _MEMORY,
     "symm_mem::memset32_": _MEMORY,
 }
+
+_BELIEVES = "checks none of the indices that it is given, and is called by torch itself alone"
+_UNCHECKED_TEXT = (
+    "_convert_indices_from_coo_to_csr _convert_indices_from_csr_to_coo _ctc_loss "
+    "_ctc_loss_backward _embedding_bag_backward _embedding_bag_dense_backward "
+    "_embedding_bag_per_sample_weights_backward _segment_reduce_backward "
+    "max_pool2d_with_indices_backward max_pool3d_with_indices_backward "
+    "adaptive_max_pool2d_backward adaptive_max_pool3d_backward nll_loss_backward "
+    "nll_loss2d_backward"
+)
+UNCHECKED: dict[str, str] = {f"aten::{name}": _BELIEVES for name in _UNCHECKED_TEXT.split()}
 
 # Those of torch itself that compute and nothing else (but for the rows above).
 KNOWN_NAMESPACES = frozenset(

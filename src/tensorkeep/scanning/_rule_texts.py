@@ -50,6 +50,13 @@ CODE_RULES = (
         ASK,
     ),
     RuleText(
+        "code/unchecked-operator",
+        "suspicious",
+        "A call of an operator that checks nothing",
+        "Given bad indices it reads and writes memory outside its tensors",
+        ASK,
+    ),
+    RuleText(
         "code/python-source",
         "suspicious",
         "Python source that a loader would run",

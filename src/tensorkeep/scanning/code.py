@@ -1,8 +1,8 @@
 """Judges the code that a container carries: TorchScript, graphs, Python source, binaries.
 
 Nothing is run or compiled. TorchScript can only call its operators: those that compute are
-harmless, the table names those that do not, and a namespace that is not torch's own can be
-anything. Python source can do anything at all.
+harmless, tables name those that do not or that check nothing, and a namespace that is not torch's
+own can be anything. Python source can do anything at all.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from collections.abc import Iterable
 
 from tensorkeep.facts import Finding
 from tensorkeep.formats.contents import Code
-from tensorkeep.scanning._operators import COMPUTES, HARMFUL, KNOWN_NAMESPACES
+from tensorkeep.scanning._operators import COMPUTES, HARMFUL, KNOWN_NAMESPACES, UNCHECKED
 from tensorkeep.scanning.dangerous import danger
 from tensorkeep.scanning.exported import requests_of
 from tensorkeep.scanning.words import Collector, Place
 
 _OUTSIDE = "code/reaches-outside"
 _UNKNOWN = "code/unknown-operator"
+_TRUSTING = "code/unchecked-operator"
 
 # What torch writes has a name on one line. Whatever splits one over several, or hides one behind
 # an alias, is at least suspicious, so that nothing here must follow lines, comments or strings.
@@ -29,7 +30,8 @@ _LOOKUP = re.compile(r'\bgetattr\s*\([^"\'\n]{0,400}["\']([^"\'\n]{0,400})["\']'
 _IGNORED = re.compile(r"(?:\A|[\s=(,\[])\^[A-Za-z_]")
 _STRING = re.compile(r'"(?:[^"\\\n]|\\.)*"|\'(?:[^\'\\\n]|\\.)*\'')
 _ODD_STRINGS = ('"""', "'''", "\\\n")
-_SHORT = {name.partition("::")[2]: name for name in HARMFUL}
+_REASONS = HARMFUL | UNCHECKED
+_SHORT = {name.partition("::")[2]: name for name in _REASONS}
 _WORDS = re.compile(r"\b(" + "|".join(sorted(_SHORT)) + r")\b")
 _OF_TORCH = re.compile(rf"\b(?:torch|prim){_DOT}$|\bops{_DOT}\w+{_DOT}$")
 _ATTRIBUTE = re.compile(rf"{_DOT}$|\n[ \t]*$")
@@ -109,22 +111,23 @@ def _without_strings(text: str) -> str:
 def _word(
     collector: Collector, code: Code, plain: str, match: re.Match[str], own: set[str]
 ) -> None:
-    """A word that is the name of a harmful operator: is it one here?
+    """A word that is the name of an operator in the tables: is it one here?
 
     In a string it is one only as the name that a getattr looks up. `plain`: without the strings.
     """
     word, told = match[1], plain.startswith(match[1], match.start())
     before = code.text[max(0, match.start() - _BEFORE) : match.start()]
     after = code.text[match.end() : match.end() + 8]
-    full, reason = _SHORT[word], HARMFUL[_SHORT[word]]
+    full, reason = _SHORT[word], _REASONS[_SHORT[word]]
+    breaks = _TRUSTING if full in UNCHECKED else _OUTSIDE
     quoted = before.endswith(('"', "'")) and after.startswith(("'", '"'))
     if told and _OF_TORCH.search(before):
         what = f"would call {full}"
-        return _add(collector, _OUTSIDE, full, code, match.start(), what, f"{full} {reason}")
+        return _add(collector, breaks, full, code, match.start(), what, f"{full} {reason}")
     attribute = told and _ATTRIBUTE.search(before) and not _ASSIGNED.match(after)
     if attribute or (quoted and "getattr" in before):
         # x.save(...) on a tensor is the operator; on an object with a method of that name, it.
-        rule = _UNKNOWN if word in own else _OUTSIDE
+        rule = _UNKNOWN if word in own else breaks
         what = f"may call {full} as a method"
         return _add(collector, rule, full, code, match.start(), what, f"{full} {reason}")
     return None

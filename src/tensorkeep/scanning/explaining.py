@@ -8,10 +8,10 @@ from typing import Any, TypeVar
 
 from tensorkeep.facts import Finding, Verdict
 from tensorkeep.formats.contents import Contents
-from tensorkeep.pickles import Call, Effect, Import, Persistent, Program
+from tensorkeep.pickles import Call, Effect, Global, Import, Persistent, Program
 from tensorkeep.pickles.explain import Line, explain
-from tensorkeep.scanning.allowlist import entry_for_call, entry_of
 from tensorkeep.scanning.dangerous import danger, gain
+from tensorkeep.scanning.dialects import Dialect
 from tensorkeep.scanning.rules import judge_persistent
 from tensorkeep.scanning.verdicts import ORDER
 
@@ -67,15 +67,17 @@ def programs_of(contents: Contents, findings: Iterable[Finding]) -> list[Explain
     """Every pickle of `contents` in words, nested files too, in the order in which they run."""
     marks = _Marks(findings)
     found: list[Explained] = []
-    for where, program in _programs(contents, ""):
+    for where, program, dialect in _programs(contents, ""):
         if len(found) == _PROGRAMS:
             break
-        found.append(_explained(where, program, marks))
+        found.append(_explained(where, program, marks, dialect))
     return found
 
 
-def _explained(where: str, program: Program, marks: _Marks) -> Explained:
-    lines = explain(program, lambda event: max(_weight(event), marks.weight(where, event.offset)))
+def _explained(where: str, program: Program, marks: _Marks, dialect: Dialect) -> Explained:
+    lines = explain(
+        program, lambda event: max(_weight(event, dialect), marks.weight(where, event.offset))
+    )
     called = {line.qualified for line in lines if line.kind == "call"}
     judged = []
     for line in lines:
@@ -86,25 +88,32 @@ def _explained(where: str, program: Program, marks: _Marks) -> Explained:
     return Explained(where, program.start, program.end, program.protocol, tuple(judged))
 
 
-def _programs(contents: Contents, outer: str) -> Iterator[tuple[str, Program]]:
+def _programs(contents: Contents, outer: str) -> Iterator[tuple[str, Program, Dialect]]:
+    dialect = Dialect(contents.dialect, contents.own)
     for where, program in contents.programs:
-        yield ": ".join(part for part in (outer, where) if part), program
+        yield ": ".join(part for part in (outer, where) if part), program, dialect
     for where, inside in contents.nested:
         yield from _programs(inside, ": ".join(part for part in (outer, where) if part))
 
 
-def _weight(event: Import | Call | Effect | Persistent) -> int:
-    """2 for what does harm, 1 for what no list knows, 0 for what honest files are made of."""
+def _weight(event: Import | Call | Effect | Persistent, dialect: Dialect) -> int:
+    """2 for what does harm, 1 for what no list knows, 0 for what honest files are made of.
+
+    The lists are those of who runs the program, as for the verdict.
+    """
     if isinstance(event, Call):
-        if entry_for_call(event) is not None:
+        if dialect.entry_for(event) is not None:
             return 0
         target: object = event.func
     elif isinstance(event, Import):
-        if entry_of(event.target) is not None:
+        if isinstance(event.target, Global) and dialect.entry(event.target) is not None:
             return 0
         target = event.target
     elif isinstance(event, Persistent):
-        return 0 if judge_persistent(event.pid) else 1
+        called = dialect.reduction(event.pid)
+        if called is not None:
+            return 2 if called[0] else 0
+        return 0 if judge_persistent(dialect.numbered(event.pid)) else 1
     else:
         # A change to what this file did not make itself is what an attack looks like.
         return 0 if isinstance(event.target, Call) else 2
