@@ -16,12 +16,12 @@ from tensorkeep.checkpoints.checkpoint import Checkpoint
 from tensorkeep.checkpoints.destination import Destination
 from tensorkeep.checkpoints.opening import Source, open_checkpoint
 from tensorkeep.checkpoints.sections import ALL, FLAT
-from tensorkeep.checkpoints.streaming import Output
+from tensorkeep.checkpoints.streaming import Output, Values
 from tensorkeep.checkpoints.tensor import TensorRef
-from tensorkeep.checkpoints.ties import tie
 from tensorkeep.checkpoints.writing import Plan, Versions
 from tensorkeep.dtypes import DType, find
-from tensorkeep.edits.values import cast, castable
+from tensorkeep.edits.arrays import Cast, Stored
+from tensorkeep.edits.values import castable
 from tensorkeep.errors import BadArgument, NothingSelected, NotSafe, Unwritable
 from tensorkeep.facts import Limits, Verdict
 from tensorkeep.formats.contents import Items, sizes
@@ -253,17 +253,17 @@ class _Job:
         source = ref.record.dtype
         ref.record.check(ref.name)
         if wanted is None or wanted is source or not source.is_floating:
-            return Output(name, ref, source)
+            return Output(name, Stored(ref))
         if not castable(source, wanted):
             raise Unwritable(name, expected=f"a dtype that casts to {wanted}", got=source)
         self.cast.append(name)
-        return Output(name, ref, wanted, lambda piece: cast(piece, source, wanted))
+        return Output(name, Cast(Stored(ref), wanted))
 
     def _leave_unwritable(self, outputs: dict[str, Output]) -> None:
         bad = {}
         for name, output in outputs.items():
             why = self.target.kind.problem(output.entry)
-            if why or output.ref.record.storage.device == "meta":
+            if why or any(ref.record.storage.device == "meta" for ref in output.values.sources()):
                 bad[name] = why or "a meta tensor has no values"
         if bad and not self.drop:
             name, why = next(iter(bad.items()))
@@ -281,12 +281,10 @@ class _Job:
 
     def _ties(self, outputs: dict[str, Output]) -> dict[str, str]:
         """A name to the one whose bytes are kept: the first in sorted order, as in `save_model`."""
-        rows = []
-        for name in sorted(outputs):
-            record = outputs[name].ref.record
-            key = f"{record.storage.key}|{record.conj}|{record.neg}"
-            rows.append((name, key, record.dtype.name, record.shape, record.stride, record.offset))
-        return dict(tie(rows))
+        first: dict[Values, str] = {}
+        named = ((name, outputs[name].values) for name in sorted(outputs))
+        kept = {name: first.setdefault(values, name) for name, values in named}
+        return {name: other for name, other in kept.items() if other != name}
 
     def _versions(self) -> Versions | None:
         """The `_metadata` of the chosen state dict, if it is what torch writes there."""
@@ -306,8 +304,8 @@ class _Job:
                 {
                     "name": name,
                     "from": self.chosen[name].name,
-                    "dtype": output.dtype.name,
-                    "shape": list(output.ref.shape),
+                    "dtype": output.values.dtype.name,
+                    "shape": list(output.values.shape),
                     "bytes": output.nbytes,
                     "tied_to": plan.aliases.get(name),
                 }

@@ -240,7 +240,7 @@ def _same(output: Output, written: Checkpoint) -> None:
     import hashlib
 
     expected = hashlib.sha256()
-    for piece in output.blocks():
+    for piece in output.values.blocks():
         expected.update(piece)
     try:
         got = written[output.name].digest()

@@ -69,6 +69,34 @@ class Strided:
             step *= size
         return True
 
+    def cut(self, start: int, stop: int) -> Iterator[Strided]:
+        """The views that make up elements `start` to `stop`, counted row-major, in order.
+
+        At most two for each dimension and one: the rest of a row, whole rows, the begin of one.
+        """
+        if (start, stop) == (0, self.numel) or start >= stop or not self.shape:
+            if start < stop:
+                yield self
+            return
+        inner = prod(self.shape[1:])
+        first, skipped = divmod(start, inner)
+        last, begun = divmod(stop, inner)
+        if first == last:
+            yield from self._row(first).cut(skipped, begun)
+            return
+        if skipped:
+            yield from self._row(first).cut(skipped, inner)
+            first += 1
+        if last > first:
+            offset = self.offset + first * self.stride[0]
+            yield Strided(self.itemsize, (last - first, *self.shape[1:]), self.stride, offset)
+        if begun:
+            yield from self._row(last).cut(0, begun)
+
+    def _row(self, row: int) -> Strided:
+        offset = self.offset + row * self.stride[0]
+        return Strided(self.itemsize, self.shape[1:], self.stride[1:], offset)
+
     def span(self) -> tuple[int, int]:
         """First byte touched within the storage, and one more than the last; (0, 0) if empty."""
         if not self.numel:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import threading
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from typing import Protocol
 
 from tensorkeep.checkpoints.tensor import BLOCK, TensorRef
 from tensorkeep.dtypes import DType
@@ -23,33 +25,53 @@ _CHUNK = 16 * BLOCK
 _SMALL = 64 << 10
 _THREADS = 2
 
-Cast = Callable[[memoryview], memoryview]
-CastTo = Callable[[DType, DType], Cast]
+
+class Values(Protocol):
+    """What a tensor of the target is made of; `shape` and all counts in elements.
+
+    `stored` is the tensor of a file whose bytes these are, unchanged, or None. `splits` says
+    whether a part costs no more than its share of the whole.
+    """
+
+    dtype: DType
+    shape: tuple[int, ...]
+    stored: TensorRef | None
+    splits: bool
+
+    def sources(self) -> Iterable[TensorRef]:
+        """The tensors of files that it is made from."""
+
+    def blocks(self, start: int = 0, stop: int | None = None) -> Iterator[memoryview]:
+        """The contiguous little-endian bytes of elements `start` to `stop`, counted row-major.
+
+        A piece is valid until the next is asked for.
+        """
 
 
 @dataclass(slots=True)
 class Output:
-    """A tensor on its way: where it comes from, its name there, and the dtype it will have."""
+    """A tensor on its way: its name there, and what it is made of.
+
+    `direct` is the tensor of a file whose bytes can be copied as they lie there, or None.
+    """
 
     name: str
-    ref: TensorRef
-    dtype: DType
-    cast: Cast | None = None
+    values: Values
+    direct: TensorRef | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        ref = self.values.stored
+        self.direct = ref if ref is not None and ref.direct else None
 
     @property
     def nbytes(self) -> int:
         """Bytes in the target."""
-        return self.ref.record.numel * self.dtype.itemsize
+        return prod(self.values.shape) * self.values.dtype.itemsize
 
     @property
     def entry(self) -> Entry:
         """What the layout needs to know of it."""
-        return Entry(self.name, self.dtype, self.ref.shape, self.nbytes)
-
-    def blocks(self) -> Iterator[memoryview]:
-        """Its bytes as they will be written."""
-        for piece in self.ref.blocks():
-            yield self.cast(piece) if self.cast else piece
+        return Entry(self.name, self.values.dtype, self.values.shape, self.nbytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,11 +158,9 @@ class Stream:
     def _part(self, job: _Job, buffer: memoryview) -> None:
         which = job.whole[0]
         target = self.layout.positions[which] + job.start
-        read = _reader(self.outputs[which])
-        for at in range(0, job.length, BLOCK):
-            piece = buffer[: min(BLOCK, job.length - at)]
-            read(job.start + at, piece)
-            self.sink.write_at(target + at, piece)
+        for piece in _blocks(self.outputs[which], buffer, job.start, job.start + job.length):
+            self.sink.write_at(target, piece)
+            target += len(piece)
             self._done(len(piece))
 
     def _batch(self, whole: Sequence[int], buffer: memoryview) -> None:
@@ -148,16 +168,18 @@ class Stream:
         for which in whole:
             output = self.outputs[which]
             size = output.nbytes
-            if size:
-                _reader(output)(0, buffer[at : at + size])
-            at += size
+            for piece in _blocks(output, buffer[at : at + size], 0, size):
+                # What lies as it is wanted was read into its place already.
+                if not output.direct:
+                    buffer[at : at + len(piece)] = piece
+                at += len(piece)
         self.sink.write_at(self.layout.positions[whole[0]], buffer[:at])
         self._done(at)
 
     def _single(self, which: int, buffer: memoryview) -> None:
         output = self.outputs[which]
         position, crc = self.layout.positions[which], 0
-        for piece in _blocks(output, buffer):
+        for piece in _blocks(output, buffer, 0, output.nbytes):
             if self.layout.checksums:
                 crc = zlib.crc32(piece, crc)
             self.sink.write_at(position, piece)
@@ -169,28 +191,18 @@ class Stream:
         self.reporter.advance(amount)
 
 
-def _direct(output: Output) -> bool:
-    return output.cast is None and output.ref.direct
-
-
-def _reader(output: Output) -> Callable[[int, memoryview], None]:
-    """Reads the bytes of a direct output, from a position inside the tensor."""
-    record = output.ref.record
-    record.check(output.ref.name)
-    storage = record.storage
-    start = record.offset * record.dtype.itemsize
-    return lambda at, piece: storage.read_into(start + at, piece)
-
-
-def _blocks(output: Output, buffer: memoryview) -> Iterator[memoryview]:
-    if not _direct(output):
-        yield from output.blocks()
+def _blocks(output: Output, buffer: memoryview, start: int, stop: int) -> Iterator[memoryview]:
+    """Bytes `start` to `stop` of an output; `buffer` is where those of a direct one are read."""
+    ref, values = output.direct, output.values
+    if ref is None:
+        size = values.dtype.itemsize
+        yield from values.blocks(start // size, stop // size)
         return
-    size = output.nbytes
-    read = _reader(output)
-    for at in range(0, size, BLOCK):
-        piece = buffer[: min(BLOCK, size - at)]
-        read(at, piece)
+    ref.check()
+    storage, first = ref.record.storage, ref.record.offset * ref.record.dtype.itemsize
+    for at in range(start, stop, BLOCK):
+        piece = buffer[: min(BLOCK, stop - at)]
+        storage.read_into(first + at, piece)
         yield piece
 
 
@@ -203,14 +215,14 @@ def _plan(outputs: Sequence[Output], layout: Layout) -> Iterator[_Job]:
         if size == 0:
             # It lies where its neighbour begins: in a batch it would shift what follows.
             continue
-        small = size <= BLOCK and (layout.checksums or _direct(output))
+        small = size <= BLOCK
         if batch and (not small or filled + size > BLOCK):
             yield _Job(batch)
             batch, filled = [], 0
         if small:
             batch.append(which)
             filled += size
-        elif layout.checksums or not _direct(output):
+        elif layout.checksums or not (output.direct or output.values.splits):
             yield _Job([which])
         else:
             for start in range(0, size, _CHUNK):

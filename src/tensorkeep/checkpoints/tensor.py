@@ -76,28 +76,36 @@ class TensorRef:
         fixed = record.conj or record.neg or record.storage.swapped > 1
         return not fixed and self.strided.is_contiguous()
 
-    def blocks(self, size: int = BLOCK) -> Iterator[memoryview]:
+    def blocks(
+        self, size: int = BLOCK, *, start: int = 0, stop: int | None = None
+    ) -> Iterator[memoryview]:
         """The contiguous little-endian bytes in pieces of about `size` bytes.
 
-        A piece is valid until the next is asked for. Raises `Damaged` when the file does not
-        have the bytes, and what its store raises.
+        `start`, `stop`: elements, counted row-major; all by default. A piece is valid until the
+        next is asked for. Raises `Damaged` when the file does not have the bytes, and what its
+        store raises.
         """
         from tensorkeep.checkpoints.gathering import gather
 
+        self.check()
+        record = self.record
+        if record.nbytes == 0:
+            return
+        for view in self.strided.cut(start, record.numel if stop is None else stop):
+            for piece in gather(record.storage.read_into, view, 0, size):
+                yield _fixed(piece, record)
+
+    def check(self) -> None:
+        """Raise `Damaged` or `Unsupported` if it has no bytes that may be read."""
         record = self.record
         record.check(self.name)
-        storage = record.storage
-        if storage.device == "meta":
+        if record.storage.device == "meta":
             raise Unsupported(
                 f"tensor {self.name!r}",
                 expected="values",
                 got="a meta tensor, saved without any",
                 remedy="Save the model again after its weights were loaded.",
             )
-        if record.nbytes == 0:
-            return
-        for piece in gather(storage.read_into, self.strided, 0, size):
-            yield _fixed(piece, record)
 
     def read(self) -> bytes:
         """All of its contiguous little-endian bytes."""

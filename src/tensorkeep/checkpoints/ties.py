@@ -29,14 +29,15 @@ def tie(rows: Iterable[Row]) -> dict[str, str]:
     for name, storage, dtype, shape, stride, offset in rows:
         if 0 in shape:
             continue
-        place = (storage, dtype, shape, _meant(shape, stride), offset)
+        place = (storage, dtype, shape, meant(shape, stride), offset)
         earliest = first.setdefault(place, name)
         if earliest != name:
             tied[name] = earliest
     return tied
 
 
-def _meant(shape: tuple[int, ...], stride: tuple[int, ...]) -> tuple[int, ...]:
+def meant(shape: tuple[int, ...], stride: tuple[int, ...]) -> tuple[int, ...]:
+    """The strides that say where elements lie: those of dimensions of size 1 are 0."""
     if 1 not in shape:
         return stride
     return tuple(step if size != 1 else 0 for size, step in zip(shape, stride, strict=True))
