@@ -11,7 +11,7 @@ from tensorkeep.checkpoints import index
 from tensorkeep.checkpoints.checkpoint import Checkpoint
 from tensorkeep.checkpoints.kept import KeptFolder
 from tensorkeep.facts import Limits
-from tensorkeep.formats import dcp
+from tensorkeep.formats._dcp_names import METADATA
 from tensorkeep.formats.contents import Contents
 from tensorkeep.stores import Blob
 from tensorkeep.stores.opening import Source, open_blob, path_of
@@ -39,7 +39,7 @@ def open_checkpoint(source: Source, *, limits: Limits | None = None) -> Checkpoi
 
 
 def _is_sharded(path: Path) -> bool:
-    return path.is_dir() or path.name.endswith(".index.json") or path.name == dcp.METADATA
+    return path.is_dir() or path.name.endswith(".index.json") or path.name == METADATA
 
 
 def _open_directory(path: Path, limits: Limits) -> Checkpoint:

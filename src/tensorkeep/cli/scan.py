@@ -7,7 +7,6 @@ from pathlib import Path
 
 import click
 
-from tensorkeep.cli import needed
 from tensorkeep.cli.options import EXISTING
 from tensorkeep.cli.output import show, show_json
 from tensorkeep.cli.progress import reporter
@@ -87,7 +86,9 @@ def command(
     """
     options = Options(**given)  # type: ignore[arg-type]
     if safe_globals:
-        return needed.show_needed(targets, options.form)
+        from tensorkeep.cli.needed import show_needed  # few ask for that
+
+        return show_needed(targets, options.form)
     if baseline and write_baseline:
         remedy = "Leave out one of them."
         raise BadArgument("--baseline", expected="no --write-baseline", got="both", remedy=remedy)

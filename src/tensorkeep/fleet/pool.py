@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -87,6 +86,8 @@ class _Worker:
     """A child process, and one thread's talk with it."""
 
     def __init__(self, job: Job) -> None:
+        import subprocess  # the files of one scan are seldom worth a process
+
         # -I: the current folder may be the very one that is scanned, and nothing is imported
         # from there; nor from where an environment variable says.
         places = [place for place in sys.path if place]

@@ -18,6 +18,7 @@ from tensorkeep.facts import Anomaly, Limits
 from tensorkeep.formats._chunks import Chunk, Chunked
 from tensorkeep.formats._dcp_items import Items, spans_of
 from tensorkeep.formats._dcp_metadata import Entry, Metadata, Piece, announces, read_metadata
+from tensorkeep.formats._dcp_names import METADATA, SUFFIX
 from tensorkeep.formats._tiling import Steps, fault
 from tensorkeep.formats.contents import (
     Contents,
@@ -34,8 +35,6 @@ from tensorkeep.stores import Blob, Folder
 __all__ = ["METADATA", "NAME", "SUFFIX", "announces", "read", "read_metadata"]
 
 NAME = "dcp"
-METADATA = ".metadata"
-SUFFIX = ".distcp"
 # Values are read when the folder is opened, those at the top first; beyond that when scanned.
 _VALUES_READ = 1_000
 _VALUE_BYTES = 16 << 20

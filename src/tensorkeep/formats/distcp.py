@@ -11,12 +11,13 @@ from __future__ import annotations
 from tensorkeep.archives.zips import boundaries
 from tensorkeep.errors import Damaged, ReadError, TensorkeepError
 from tensorkeep.facts import Limits
+from tensorkeep.formats._dcp_names import SUFFIX
 from tensorkeep.formats.contents import Contents, Graft, Inert, Parts, Storage, plain
 from tensorkeep.stores import Blob
 from tensorkeep.stores.slices import SliceBlob
 
 NAME = "distcp"
-SUFFIXES: tuple[str, ...] = (".distcp",)
+SUFFIXES: tuple[str, ...] = (SUFFIX,)
 
 
 def identify(blob: Blob, head: bytes) -> bool:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from tensorkeep import formats
-from tensorkeep.checkpoints.checkpoint import Checkpoint
 from tensorkeep.errors import TensorkeepError
 from tensorkeep.facts import Anomaly, Finding, Limits, Verdict
 from tensorkeep.formats.contents import Contents
@@ -20,6 +19,9 @@ from tensorkeep.scanning.rules import judge_anomalies, judge_error, judge_progra
 from tensorkeep.scanning.steps import STEPS
 from tensorkeep.scanning.verdicts import verdict
 from tensorkeep.stores import Blob
+
+if TYPE_CHECKING:
+    from tensorkeep.checkpoints.checkpoint import Checkpoint
 
 _CHUNK = 1 << 22
 
@@ -103,6 +105,8 @@ def scan_blob(
 
 def _digest(blob: Blob, findings: list[Finding]) -> str:
     """Of all bytes of the file that was judged, through the same open descriptor."""
+    import hashlib  # it loads OpenSSL: milliseconds that most scans need not wait for
+
     made = hashlib.sha256()
     try:
         for start in range(0, blob.size, _CHUNK):

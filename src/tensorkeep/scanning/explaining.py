@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tensorkeep.facts import Finding, Verdict
 from tensorkeep.formats.contents import Contents
 from tensorkeep.pickles import Call, Effect, Global, Import, Persistent, Program
-from tensorkeep.pickles.explain import Line, explain
 from tensorkeep.scanning.dangerous import danger, gain
 from tensorkeep.scanning.dialects import Dialect
 from tensorkeep.scanning.rules import judge_persistent
 from tensorkeep.scanning.verdicts import ORDER
+
+if TYPE_CHECKING:
+    from tensorkeep.pickles.explain import Line
 
 _Key = TypeVar("_Key", tuple[str, int], tuple[str, str])
 _PROGRAMS = 200  # of one file
@@ -75,6 +77,8 @@ def programs_of(contents: Contents, findings: Iterable[Finding]) -> list[Explain
 
 
 def _explained(where: str, program: Program, marks: _Marks, dialect: Dialect) -> Explained:
+    from tensorkeep.pickles.explain import explain  # few scans ask for words
+
     lines = explain(
         program, lambda event: max(_weight(event, dialect), marks.weight(where, event.offset))
     )

@@ -12,7 +12,6 @@ would do is in its arguments, which are in the file, and the next file has other
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -96,6 +95,8 @@ def allow(report: ScanReport, reason: Callable[[Finding, FileReport], str | None
 
 def parse(text: str, where: str) -> Settings:
     """The settings in `text`, `where` being the file's name. Raises `BadArgument`."""
+    import tomllib  # most scans have no settings to read
+
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from tensorkeep.checkpoints.opening import Source, open_checkpoint
 from tensorkeep.errors import ReadError, StoreError
 from tensorkeep.facts import Limits
 from tensorkeep.progress import SILENT, Reporter
@@ -17,7 +16,7 @@ from tensorkeep.scanning.reports import FileReport, ScanReport, failure
 from tensorkeep.scanning.verdicts import verdict
 from tensorkeep.scanning.walking import Exclude, Job, Mapper, walk
 from tensorkeep.stores.local import LocalFolder
-from tensorkeep.stores.opening import open_blob, path_of
+from tensorkeep.stores.opening import Source, open_blob, path_of
 
 __all__ = ["FileReport", "ScanReport", "judge", "scan"]
 
@@ -59,6 +58,8 @@ def scan(
 
 
 def _scan_index(path: Path, job: Job) -> FileReport:
+    from tensorkeep.checkpoints.opening import open_checkpoint  # a file is scanned unopened
+
     try:
         with open_checkpoint(path, limits=job.limits) as ckpt:
             before = ckpt.bytes_read

@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tensorkeep import formats
-from tensorkeep.checkpoints.opening import open_checkpoint
 from tensorkeep.errors import NotACheckpoint, ReadError, StoreError
 from tensorkeep.facts import Limits
 from tensorkeep.formats import foreign
 from tensorkeep.progress import Reporter
 from tensorkeep.scanning.examining import scan_blob
-from tensorkeep.scanning.folders import own_files, scan_folder
 from tensorkeep.scanning.reports import FileReport, ScanReport, failure
 from tensorkeep.scanning.rules import judge_anomalies, judge_error
 from tensorkeep.scanning.verdicts import verdict
@@ -49,6 +47,8 @@ class Job:
     def __call__(self, path: Path) -> FileReport | None:
         """The report on one file, or on a folder that is one checkpoint; None if it is no model."""
         if path.is_dir():
+            from tensorkeep.scanning.folders import scan_folder  # what one file never needs
+
             return scan_folder(path, self.deep, self.limits, explain=self.explain)
         return scan_if_model(path, self)
 
@@ -96,6 +96,7 @@ def _files(folder: Path, report: ScanReport) -> Iterator[Path]:
 
     One folder that cannot be listed makes the verdict unknown.
     """
+    from tensorkeep.scanning.folders import own_files
 
     def closed(error: OSError) -> None:
         told = translated(error, error.filename)
@@ -128,6 +129,8 @@ _INDEX_KINDS = ("tensor-not-in-index", "tensor-in-two-parts")
 
 def _index_alone(path: Path, limits: Limits) -> FileReport:
     """Whether an index fits its parts, which the walk judges each for itself."""
+    from tensorkeep.checkpoints.opening import open_checkpoint
+
     try:
         with open_checkpoint(path, limits=limits) as ckpt:
             odd = [a for a in ckpt.contents.anomalies if a.kind in _INDEX_KINDS]
