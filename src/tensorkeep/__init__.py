@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tensorkeep.checkpoints.tensor import TensorRef
     from tensorkeep.converting import convert
     from tensorkeep.inspecting import inspect
+    from tensorkeep.live.loading import load
     from tensorkeep.scanning.targets import scan
     from tensorkeep.scanning.weights_only import safe_globals
     from tensorkeep.verifying import verify
@@ -34,6 +35,7 @@ __all__ = [
     "__version__",
     "convert",
     "inspect",
+    "load",
     "open",
     "safe_globals",
     "scan",
@@ -45,6 +47,7 @@ _LAZY = {
     "TensorRef": ("tensorkeep.checkpoints.tensor", "TensorRef"),
     "convert": ("tensorkeep.converting", "convert"),
     "inspect": ("tensorkeep.inspecting", "inspect"),
+    "load": ("tensorkeep.live.loading", "load"),
     "open": ("tensorkeep.checkpoints.opening", "open_checkpoint"),
     "safe_globals": ("tensorkeep.scanning.weights_only", "safe_globals"),
     "scan": ("tensorkeep.scanning.targets", "scan"),

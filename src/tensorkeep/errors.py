@@ -26,6 +26,9 @@ TensorkeepError
 ├── MissingExtra             a library that only an extra installs
 └── Interrupted              a signal ended the work
 
+TensorkeepWarning            a UserWarning: the work goes on
+└── NotSafeWarning           a file is read that a scan does not call safe; nothing of it is run
+
 Every one carries the same five fields, and its text is made of them alone: subject (what
 was being read or written), expected, got, where (path and offset, or key) and remedy.
 """
@@ -216,3 +219,11 @@ class MissingExtra(TensorkeepError):
 
 class Interrupted(TensorkeepError):
     """A signal ended the work before it was done."""
+
+
+class TensorkeepWarning(UserWarning):
+    """Root of what is worth saying although the work goes on."""
+
+
+class NotSafeWarning(TensorkeepWarning):
+    """A file is read that a scan does not call safe. Nothing of it is run."""

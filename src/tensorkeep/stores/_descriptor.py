@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -11,6 +12,7 @@ from tensorkeep.errors import ChangedWhileRead, Damaged, StoreError
 from tensorkeep.stores._errors import mapped
 
 _STEP = 1 << 20
+_MOST_BUFFERS = 1024  # in one call: IOV_MAX of Linux
 _KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a pipe",
@@ -101,6 +103,29 @@ class DescriptorBlob:
         """Fill `buffer` (contiguous, writable, format "B") from `offset`."""
         self._check(offset, buffer.nbytes)
         self._fill(offset, buffer)
+
+    def read_scattered(self, offset: int, buffers: Sequence[memoryview]) -> None:
+        """Fill `buffers` one after the other with the bytes from `offset` on, in few calls."""
+        self._check(offset, sum(buffer.nbytes for buffer in buffers))
+        for at in range(0, len(buffers), _MOST_BUFFERS):
+            some = buffers[at : at + _MOST_BUFFERS]
+            total = sum(buffer.nbytes for buffer in some)
+            done = 0
+            if hasattr(os, "preadv") and len(some) > 1:
+                with mapped(self.name, f"offset {offset}"):
+                    done = os.preadv(self._descriptor, some, offset)
+                self.bytes_read += done
+            if done < total:
+                self._fill_each(offset, some, done)
+            offset += total
+
+    def _fill_each(self, offset: int, buffers: Sequence[memoryview], done: int) -> None:
+        """What one call left over, as it may: it never returns more than 2 GiB, say."""
+        for buffer in buffers:
+            if done < buffer.nbytes:
+                self._fill(offset + done, buffer[done:])
+            done = max(done - buffer.nbytes, 0)
+            offset += buffer.nbytes
 
     def advise_sequential(self) -> None:
         """Turn the kernel's read-ahead on again."""

@@ -27,18 +27,19 @@ class BriefBlob:
 
     def read(self, offset: int, length: int) -> bytes:
         """Exactly `length` bytes from `offset`."""
-        with self._opened() as blob:
+        with self.opened() as blob:
             data = blob.read(offset, length)
         self.bytes_read += length
         return data
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """Fill `buffer` (contiguous, writable, format "B") from `offset`."""
-        with self._opened() as blob:
+        with self.opened() as blob:
             blob.read_into(offset, buffer)
         self.bytes_read += buffer.nbytes
 
-    def _opened(self) -> LocalBlob:
+    def opened(self) -> LocalBlob:
+        """The file, for the caller to close. Raises `ChangedWhileRead` if it is another one."""
         if self._closed:
             raise StoreError(self.name, expected="an open file", got="one that was closed")
         blob = LocalBlob(self.path)
@@ -57,7 +58,7 @@ class BriefBlob:
 
     def check_unchanged(self) -> None:
         """Raise `ChangedWhileRead` if it is not the file any more that it was."""
-        self._opened().close()
+        self.opened().close()
 
     def close(self) -> None:
         """Nothing is open; reading after this raises `StoreError`."""

@@ -1,0 +1,6 @@
+"""Tensors in this process: a checkpoint's bytes become torch's tensors. Torch lives here.
+
+`loading` is the verb. `tensors` makes tensors of records and `nesting` the value that a file
+holds, both out of `storages`: byte ranges in private memory (`arenas`, laid out by `placing`) or in
+a mapping of the file (`mapping`). `devices` says where each tensor goes, and takes it there.
+"""

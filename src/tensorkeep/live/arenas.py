@@ -1,0 +1,56 @@
+"""Private memory for many tensors: large anonymous mappings, of huge pages where there are any.
+
+Most of the time of a load is the first touch of fresh memory, and a page of 2 MiB is touched once
+where 4 KiB pages are 512 times. A mapping goes back to the system when the last tensor in it dies:
+nobody closes it, since torch would not notice.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+
+LARGEST = 256 << 20
+HUGE_PAGE = 2 << 20
+
+
+class Arena:
+    """`size` bytes of zeros that begin at byte `base` of `memory`, on a huge page if they fill one.
+
+    Raises `MemoryError`.
+    """
+
+    __slots__ = ("base", "memory", "size")
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        spare = HUGE_PAGE if size >= HUGE_PAGE else 0
+        self.memory = _anonymous(size + spare)
+        self.base = 0
+        if spare:
+            self.base = -_address(self.memory) % HUGE_PAGE
+            _advise_huge(self.memory)
+
+    def view(self, start: int, stop: int) -> memoryview:
+        """Bytes `start` to `stop` of the arena, to be filled."""
+        return memoryview(self.memory)[self.base + start : self.base + stop]
+
+
+def _anonymous(size: int) -> mmap.mmap:
+    try:
+        return mmap.mmap(-1, max(size, 1))
+    except OSError as error:
+        raise MemoryError(f"no room for {size} bytes") from error
+
+
+def _address(memory: mmap.mmap) -> int:
+    return ctypes.addressof(ctypes.c_char.from_buffer(memory))
+
+
+def _advise_huge(memory: mmap.mmap) -> None:
+    # A hint: kernels may be built without huge pages.
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        try:
+            memory.madvise(mmap.MADV_HUGEPAGE)
+        except OSError:
+            return

@@ -1,0 +1,146 @@
+"""Where each tensor goes: the host unless the caller says otherwise, whatever the file names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from tensorkeep.checkpoints.tensor import TensorRef
+from tensorkeep.errors import BadArgument
+
+Device = str | int | torch.device
+# As torch.load takes it: a device for all, a new place for each place, or a function of a storage
+# in memory and the place that the file names, which gives the storage, moved or not.
+MapLocation = Device | Mapping[str, Any] | Callable[[Any, str], Any]
+
+_CPU = torch.device("cpu")
+
+
+class Destinations:
+    """Where tensors go by name, and by the place that the file names.
+
+    `device`: for all that nothing else is said of. `device_map`: by prefix of the name, cut at
+    dots; the longest one that fits decides. `map_location`: as `torch.load` takes it. Raises
+    `BadArgument` for what is no device.
+    """
+
+    def __init__(
+        self,
+        device: Device = "cpu",
+        *,
+        device_map: Mapping[str, Device] | None = None,
+        map_location: MapLocation | None = None,
+    ) -> None:
+        self.device = device_named(device)
+        self.by_prefix = {name: device_named(each) for name, each in (device_map or {}).items()}
+        self.by_location: dict[str, torch.device] = {}
+        self.function: Callable[[Any, str], Any] | None = None
+        self._map(map_location)
+
+    def _map(self, given: MapLocation | None) -> None:
+        if given is None:
+            return
+        if isinstance(given, Mapping):
+            self.by_location = {str(name): device_named(each) for name, each in given.items()}
+        elif callable(given):
+            self.function = given
+        else:
+            self.device = device_named(given)
+
+    @property
+    def is_host(self) -> bool:
+        """Whether everything stays where it was read to."""
+        devices = [self.device, *self.by_prefix.values(), *self.by_location.values()]
+        return self.function is None and all(device == _CPU for device in devices)
+
+    def of(self, name: str, location: str) -> torch.device:
+        """The device of the tensor `name` that the file has on `location`."""
+        for prefix in _prefixes(name) if self.by_prefix else ():
+            if prefix in self.by_prefix:
+                return self.by_prefix[prefix]
+        return self.by_location.get(location, self.device)
+
+    def place(
+        self,
+        tensor: torch.Tensor,
+        ref: TensorRef,
+        names: Sequence[str],
+        dtype: torch.dtype | None = None,
+    ) -> Iterator[tuple[str, torch.Tensor]]:
+        """The tensor under each of its names, where it shall be, cast to `dtype` if it is real.
+
+        Names that go to one device share one storage there.
+        """
+        location = ref.record.storage.device
+        tensor = self._mapped(tensor, location)
+        made: dict[torch.device, torch.Tensor] = {}
+        for name in names:
+            device = self.of(name, location) if self.function is None else tensor.device
+            if device in made:
+                yield name, alias(made[device])
+            else:
+                made[device] = moved(tensor, device, dtype)
+                yield name, made[device]
+
+    def _mapped(self, tensor: torch.Tensor, location: str) -> torch.Tensor:
+        """What the caller's function makes of the storage; None leaves it where it is."""
+        if self.function is None or tensor.device.type == "meta":
+            return tensor
+        storage = self.function(tensor.untyped_storage(), location)
+        if storage is None:
+            return tensor.to(self.device)
+        untyped = getattr(storage, "_untyped_storage", storage)
+        if not isinstance(untyped, torch.UntypedStorage):
+            raise BadArgument(
+                "map_location",
+                expected="a function that returns a storage, or None",
+                got=f"a {type(storage).__name__}",
+            )
+        made = torch.empty(0, dtype=tensor.dtype, device=untyped.device)
+        return made.set_(untyped, tensor.storage_offset(), tensor.shape, tensor.stride())
+
+
+def moved(
+    tensor: torch.Tensor, device: torch.device, dtype: torch.dtype | None = None
+) -> torch.Tensor:
+    """The tensor on `device`; of `dtype` where it is one of real numbers. Meta tensors stay."""
+    if tensor.device.type == "meta":
+        device = tensor.device
+    if dtype is None or not tensor.dtype.is_floating_point:
+        dtype = tensor.dtype
+    if tensor.device == device and tensor.dtype == dtype:
+        return tensor
+    return tensor.to(device=device, dtype=dtype)
+
+
+def alias(tensor: torch.Tensor) -> torch.Tensor:
+    """Another tensor over the same memory."""
+    made = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+    if tensor.device.type == "meta":
+        return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
+    return made.set_(
+        tensor.untyped_storage(), tensor.storage_offset(), tensor.shape, tensor.stride()
+    )
+
+
+def device_named(given: object) -> torch.device:
+    """torch's device of that name. Raises `BadArgument`."""
+    try:
+        if isinstance(given, str | int | torch.device):
+            return torch.device(given)
+    except RuntimeError as error:
+        raise BadArgument("device", expected="a device of torch's", got=str(given)) from error
+    raise BadArgument("device", expected="a device of torch's", got=f"a {type(given).__name__}")
+
+
+def _prefixes(name: str) -> Iterator[str]:
+    """The name, and what is left of it when parts at its end are cut off; "" last."""
+    while name:
+        yield name
+        name = name.rpartition(".")[0]
+    yield ""
+
+
+HOST = Destinations()

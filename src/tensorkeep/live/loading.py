@@ -1,0 +1,154 @@
+"""`load`: the tensors of a checkpoint, in memory and ready for use; nothing of the file is run."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+
+from tensorkeep.checkpoints.checkpoint import Checkpoint
+from tensorkeep.checkpoints.opening import Source, open_checkpoint
+from tensorkeep.dtypes import find
+from tensorkeep.errors import (
+    BadArgument,
+    MissingExtra,
+    NothingSelected,
+    NotSafeWarning,
+    Unsupported,
+)
+from tensorkeep.facts import Limits
+from tensorkeep.progress import SILENT, Reporter
+from tensorkeep.scanning import judge
+
+if TYPE_CHECKING:
+    import torch
+
+    from tensorkeep.checkpoints.tensor import TensorRef
+    from tensorkeep.live.devices import Device, MapLocation
+
+_log = logging.getLogger("tensorkeep")
+
+
+def load(
+    source: Source,
+    *,
+    device: Device = "cpu",
+    map_location: MapLocation | None = None,
+    device_map: Mapping[str, Device] | None = None,
+    section: str | None = None,
+    nested: bool = False,
+    mmap: bool = False,
+    dtype: str | torch.dtype | None = None,
+    only: Sequence[str] = (),
+    skip: Sequence[str] = (),
+    limits: Limits | None = None,
+    reporter: Reporter = SILENT,
+) -> Any:
+    """The weights in `source` as a dict from names to tensors; on the CPU unless told otherwise.
+
+    TODO docs
+    """
+    require_torch()
+    from tensorkeep.live import tensors
+    from tensorkeep.live.devices import Destinations
+
+    check_globs(only, skip)
+    to = Destinations(device, device_map=device_map, map_location=map_location)
+    wanted = wanted_dtype(dtype)
+    with open_checkpoint(source, limits=limits) as ckpt:
+        warn_unless_safe(ckpt)
+        chosen = select(ckpt, section, only, skip)
+        reporter.start("loading", sum(ref.nbytes for ref in chosen.values()))
+        try:
+            return tensors.load(chosen, mapped=mmap, dtype=wanted, to=to, reporter=reporter)
+        finally:
+            reporter.finish()
+
+
+def require_torch() -> None:
+    """Raises `MissingExtra` where torch is not installed."""
+    try:
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise MissingExtra(
+            "tensors in memory",
+            expected="torch",
+            got="a Python without it",
+            remedy="Install it with: pip install 'tensorkeep[torch]'",
+        ) from error
+
+
+def warn_unless_safe(ckpt: Checkpoint) -> None:
+    """Say of a file that is not safe what it is: nothing of it was run, and nothing will be."""
+    verdict, findings = judge(ckpt)
+    if verdict != "safe":
+        why = f": {findings[0].what}" if findings else ""
+        text = f"{ckpt.path} is {verdict}{why}; nothing of it was run"
+        warnings.warn(text, NotSafeWarning, stacklevel=3)
+
+
+def wanted_dtype(dtype: object) -> torch.dtype | None:
+    """The dtype that floating point tensors shall have. Raises `BadArgument`."""
+    import torch
+
+    known = find(str(dtype)) if isinstance(dtype, str | torch.dtype) else None
+    if dtype is None:
+        return None
+    if known is None or not known.is_floating:
+        raise BadArgument(
+            "dtype",
+            expected="a floating point dtype such as float32, float16, bfloat16",
+            got=repr(dtype),
+        )
+    found = getattr(torch, known.name)
+    assert isinstance(found, torch.dtype)
+    return found
+
+
+def check_globs(only: object, skip: object) -> None:
+    """A single string would be taken letter by letter."""
+    if isinstance(only, str) or isinstance(skip, str):
+        raise BadArgument("only, skip", expected="a list of globs", got="one string")
+
+
+def select(
+    ckpt: Checkpoint, section: str | None, only: Sequence[str], skip: Sequence[str]
+) -> dict[str, TensorRef]:
+    """The tensors meant, by their names in the section; the weights if none is named.
+
+    Raises `SelectionError`, and `Unsupported` if tensors of it cannot be read.
+    """
+    name, notes = ckpt.choose(section)
+    for note in notes:
+        _log.info("%s: %s", ckpt.path, note)
+    wanted = _filter(only, skip)
+    for where, why in ckpt.unread(name):
+        if wanted(where):
+            raise Unsupported(
+                ckpt.path,
+                expected="tensors that this version reads",
+                got=why,
+                where=where,
+                remedy=f"Leave it out with skip=[{where!r}], or take nested=True.",
+            )
+    chosen = {key: ref for key, ref in ckpt.select(name).items() if wanted(key)}
+    if not chosen:
+        raise NothingSelected(
+            ckpt.path,
+            expected="at least one tensor",
+            got="none",
+            where=f"section {name!r}" if name else "",
+            remedy="List the names with: tensorkeep inspect --tensors.",
+        )
+    return chosen
+
+
+def _filter(only: Sequence[str], skip: Sequence[str]) -> Callable[[str], bool]:
+    def wanted(name: str) -> bool:
+        if only and not any(fnmatchcase(name, pattern) for pattern in only):
+            return False
+        return not any(fnmatchcase(name, pattern) for pattern in skip)
+
+    return wanted
