@@ -6,7 +6,7 @@ import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tensorkeep.checkpoints.checkpoint import Checkpoint
 from tensorkeep.checkpoints.opening import Source, open_checkpoint
@@ -38,17 +38,26 @@ def load(
     map_location: MapLocation | None = None,
     device_map: Mapping[str, Device] | None = None,
     section: str | None = None,
-    nested: bool = False,
     mmap: bool = False,
     dtype: str | torch.dtype | None = None,
     only: Sequence[str] = (),
     skip: Sequence[str] = (),
     limits: Limits | None = None,
     reporter: Reporter = SILENT,
-) -> Any:
+) -> dict[str, torch.Tensor]:
     """The weights in `source` as a dict from names to tensors; on the CPU unless told otherwise.
 
-    TODO docs
+    `source`: whatever `open` takes. `device`: where tensors go, whatever device the file names;
+    `device_map`: where those below a prefix of names go, the longest that fits ("" fits all);
+    `map_location`: as `torch.load` takes it. `section`: a top-level part, "all", or None for the
+    weights. `mmap`: tensors lie in a private mapping of the file, not in memory: nothing is read
+    before it is used, and what is written to them stays in this process. Packed files, streams
+    and odd addresses are read instead. `dtype`: what real floating point tensors become.
+    `only`, `skip`: globs over names inside the section.
+
+    Each tensor is contiguous and owns exactly its bytes; tied ones are tied again. Nothing of the
+    file is run; one that is not safe is loaded with a `NotSafeWarning`. Raises `ReadError`,
+    `StoreError`, `SelectionError`, `BadArgument`, and `MissingExtra` where there is no torch.
     """
     require_torch()
     from tensorkeep.live import tensors
