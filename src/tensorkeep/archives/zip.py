@@ -171,7 +171,9 @@ class ZipArchive:
 
 def _key(name: str) -> bytes:
     # torch hands a C string over: what follows a NUL is not looked for.
-    return name.partition("\0")[0].encode("utf-8", "surrogateescape").lower()
+    if "\0" in name:
+        name = name.partition("\0")[0]
+    return name.encode("utf-8", "surrogateescape").lower()
 
 
 def checksum(data: bytes | bytearray | memoryview) -> int:

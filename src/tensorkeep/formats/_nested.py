@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from tensorkeep.errors import LimitExceeded, NotACheckpoint, ReadError, TensorkeepError
 from tensorkeep.facts import Anomaly
 from tensorkeep.formats._programs import plausible, run_text
-from tensorkeep.formats._values import latin1
+from tensorkeep.formats._values import ENCODE, latin1
 from tensorkeep.formats.contents import Contents, Parts, place_of
 from tensorkeep.pickles import Call, Extension, Global, Import, Program
 from tensorkeep.stores.memory import MemoryBlob
@@ -66,22 +66,19 @@ def _loaded(
 ) -> set[bytes]:
     """Open what each loading call is given. The same bytes given twice are opened once."""
     seen: set[bytes] = set()
-    for event in program.trace:
-        if type(event) is not Call or not isinstance(event.func, Global):
-            continue
-        if event.func.qualified not in _LOADERS or not isinstance(event.args, tuple):
-            continue
-        data = _bytes(event.args[0]) if event.args else None
+    for call in program.calls_of(lambda name: name.qualified in _LOADERS):
+        data = _bytes(call.args[0]) if isinstance(call.args, tuple) and call.args else None
         if data is None or data in seen:
             continue
         seen.add(data)
-        place = place_of(where, event.offset)
+        place = place_of(where, call.offset)
+        torch = isinstance(call.func, Global) and call.func.qualified == _TORCH
         try:
             nested.append((place, parts.examine(MemoryBlob(data, place))))
-            if files is not None and event.func.qualified == _TORCH:
+            if files is not None and torch:
                 files[data] = nested[-1][1]
         except NotACheckpoint as error:
-            if event.func.qualified == _TORCH:
+            if torch:
                 unreadable.append((place, error))
         except ReadError as error:
             unreadable.append((place, error))
@@ -143,11 +140,10 @@ def _hidden(where: str, program: Program, loaded: set[bytes], parts: Parts) -> I
 
 def _encoded(program: Program) -> Iterable[tuple[int, bytes]]:
     """Bytes as protocols 0 to 2 spell them."""
-    for event in program.trace:
-        if type(event) is Call:
-            data = latin1(event)
-            if data is not None:
-                yield event.offset, data
+    for call in program.calls_of(lambda name: name.qualified == ENCODE):
+        data = latin1(call)
+        if data is not None:
+            yield call.offset, data
 
 
 def _calls_more(data: bytes, parts: Parts) -> bool:

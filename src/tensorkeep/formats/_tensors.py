@@ -14,7 +14,15 @@ from tensorkeep.dtypes import BY_NAME, BY_STORAGE, DType
 from tensorkeep.facts import Anomaly
 from tensorkeep.formats import _compounds, _modules, _values
 from tensorkeep.formats.assembled import Compound, Sweep
-from tensorkeep.formats.contents import Contents, Inert, Storage, TensorRecord, reach, sizes
+from tensorkeep.formats.contents import (
+    MAX_DIMENSIONS,
+    Contents,
+    Inert,
+    Storage,
+    TensorRecord,
+    reach,
+    words,
+)
 from tensorkeep.pickles import Call, Extension, Global, Persistent, Program
 
 # One more than the largest byte position that a file offset can name.
@@ -25,6 +33,8 @@ _CALLING = ("REDUCE", "INST", "OBJ")
 _MOST_NOTES, _LONGEST_NOTE = 16, 300
 _PER_BYTE = {"quint4x2": 2, "quint2x4": 4}
 
+# Kinds of `_bounds` that leave no bytes that the tensor could lie in.
+_NO_PLACE = ("shape-stride-mismatch", "negative-size", "negative-stride")
 _FROM_BYTES = "torch.storage._load_from_bytes"
 
 _Found = tuple[Storage, DType | None] | None
@@ -159,16 +169,19 @@ class Interpreter:
         dtype = dtype or (found[1] if found else None)
         if found is None or dtype is None:
             return Inert("tensor without a storage that can be read", call, unread="tensor")
-        if not (sizes((offset,)) and sizes(size) and sizes(stride)):
+        if not _plain(offset, size, stride):
             return Inert(
                 "tensor whose size is no tuple of up to 64 integers", call, unread="tensor"
             )
         assert isinstance(offset, int) and isinstance(size, tuple) and isinstance(stride, tuple)
         record = TensorRecord(dtype, size, stride, offset, found[0])
-        record.problem = self._problem(record, call, _PER_BYTE.get(dtype.name, 1) if packed else 1)
-        if len(size) != len(stride) or min((offset, *size, *stride)) < 0:
-            # No place at all: sizes and ends that are computed from it would mean nothing.
-            return Inert(f"tensor that {record.problem}", call, unread="tensor")
+        kind, what = _bounds(record, _PER_BYTE.get(dtype.name, 1) if packed else 1)
+        if kind:
+            self.odd(kind, f"a tensor {what}", f"storage {record.storage.key}", call)
+            record.problem = what
+        if kind in _NO_PLACE:
+            # Sizes and ends that are computed from it would mean nothing.
+            return Inert(f"tensor that {what}", call, unread="tensor")
         record.requires_grad = len(args) > 4 and args[4] is True
         return record
 
@@ -176,35 +189,27 @@ class Interpreter:
         """Report an anomaly."""
         self.anomalies.append(Anomaly(kind, what, where, call.offset))
 
-    def _problem(self, record: TensorRecord, call: Call, per_byte: int) -> str:
-        kind, what = _bounds(record, per_byte)
-        if kind:
-            self.odd(kind, f"a tensor {what}", f"storage {record.storage.key}", call)
-        return what
-
 
 def _rebuilding(program: Program) -> list[Call]:
     """Every call in `program` of a function that makes tensors."""
-    known: dict[object, bool] = {}
-    found = []
-    for event in program.trace:
-        if isinstance(event, Call):
-            func = event.func
-            if func not in known:
-                name = (func.module, func.name) if isinstance(func, Global) else ("", "")
-                known[func] = name in _REBUILDS
-            if known[func]:
-                found.append(event)
-    return found
+    return program.calls_of(lambda name: (name.module, name.name) in _REBUILDS)
+
+
+def _plain(offset: object, size: object, stride: object) -> bool:
+    """Whether these are an integer and two tuples of up to 64: looked at as one."""
+    if not isinstance(size, tuple) or not isinstance(stride, tuple):
+        return False
+    longest = max(len(size), len(stride))
+    return longest <= MAX_DIMENSIONS and words((offset, *size, *stride))
 
 
 def _bounds(record: TensorRecord, per_byte: int) -> tuple[str, str]:
     """Kind of the anomaly and words, or two empty strings: may this view be read?"""
     if len(record.shape) != len(record.stride):
         return "shape-stride-mismatch", "has a shape and a stride of different lengths"
-    if record.offset < 0 or min(record.shape, default=0) < 0:
-        return "negative-size", "has a negative offset or size"
-    if min(record.stride, default=0) < 0:
+    if min((record.offset, *record.shape, *record.stride)) < 0:
+        if min((record.offset, *record.shape)) < 0:
+            return "negative-size", "has a negative offset or size"
         return "negative-stride", "has a negative stride"
     if record.storage.device == "meta":
         return "", ""  # there is no memory that could be too short

@@ -12,6 +12,8 @@ from tensorkeep.formats import _modules, _numpy_values, _words
 from tensorkeep.formats.contents import Inert, Items, sizes
 from tensorkeep.pickles import Call, Effect, Global, Persistent
 
+# How protocols 0 to 2 spell bytes: they have no opcode for them.
+ENCODE = "_codecs.encode"
 _SEARCH_LIMIT = 1_000_000
 _ATOMS = (str, int, float, bytes, bool, type(None))
 
@@ -104,6 +106,8 @@ def _size(call: Call, _name: str) -> object:
 
 def size_of(value: object) -> object:
     """The tuple that `value` is, or that a call of `torch.Size` was given; else None."""
+    if value.__class__ is tuple:  # as it stands in nearly every file
+        return value
     if isinstance(value, Call) and isinstance(value.func, Global):
         if value.func.qualified != "torch.Size" or not isinstance(value.args, tuple):
             return None
@@ -141,7 +145,7 @@ def latin1(value: object) -> bytes | None:
     """Bytes, also as protocols 0 to 2 spell them: `_codecs.encode(text, "latin1")`."""
     if isinstance(value, Call) and isinstance(value.func, Global):
         args = value.args
-        known = value.func.qualified == "_codecs.encode" and isinstance(args, tuple)
+        known = value.func.qualified == ENCODE and isinstance(args, tuple)
         if not known or len(args) != 2 or args[1] != "latin1" or not isinstance(args[0], str):  # type: ignore[arg-type,index]
             return None
         try:
@@ -202,7 +206,7 @@ _BUILDERS: dict[str, Callable[[Call, str], object]] = {
     "collections.OrderedDict": _mapping,
     "collections.defaultdict": _mapping,
     "collections.Counter": _mapping,
-    "_codecs.encode": _bytes,
+    ENCODE: _bytes,
     "builtins.bytes": _bytes,
     "builtins.dict": _mapping,
     "builtins.set": _sequence,

@@ -11,6 +11,7 @@ from tensorkeep.formats.contents import Storage
 from tensorkeep.pickles import Persistent
 
 _HUGE = 1 << 62
+_TEXT = (str, bytes)
 
 
 class Storages:
@@ -40,19 +41,19 @@ class Storages:
         self.by_key: dict[str, Storage] = {}
         self.members: dict[str, ZipMember] = {}
         self._swapped = swapped
-        self._place = place
-        self._label = label
+        # The key stands where the last braces are: names in the file may have some, too.
+        self._place = f"{archive.root}/{place}".rsplit("{}", 1)
+        self._label = label.rsplit("{}", 1)
         self._where = where
         self._numbered = numbered
         self._hollow = hollow
         self._reductions = reductions
         self._dtypes: dict[str, DType | None] = {}
-        self._keys: dict[int, str] = {}
+        self._found: dict[int, tuple[Storage, DType | None]] = {}
 
     def of(self, persistent: Persistent) -> tuple[Storage, DType | None] | None:
         """The storage that a persistent id names and the dtype of its elements."""
-        key = self._keys.get(id(persistent))
-        return None if key is None else (self.by_key[key], self._dtypes[key])
+        return self._found.get(id(persistent))
 
     def register(self, persistents: list[Persistent]) -> None:
         """In the order in which they are loaded: torch keeps the first of each key."""
@@ -68,7 +69,7 @@ class Storages:
             return
         _, target, key, location, numel = pid
         known, dtype = storage_dtype(target)
-        if not isinstance(location, str | bytes):
+        if not isinstance(location, _TEXT):
             self._odd("persistent-id", "a storage whose device is no text", persistent)
             return
         if self._numbered and type(key) is int and 0 <= key < _HUGE:
@@ -79,12 +80,12 @@ class Storages:
         if not key.isascii() or "/" in key or "\\" in key:
             self._odd("storage-key-traversal", f"storage key {key!r}", persistent)
             return
-        label = self._label.format(key)
+        label = key.join(self._label)
         if label in self.by_key:
             self._again(persistent, label, dtype, numel)
         else:
-            self._new(persistent, key, dtype, numel, str(location))
-        self._keys[id(persistent)] = label
+            self._new(persistent, key, label, dtype, numel, str(location))
+        self._found[id(persistent)] = self.by_key[label], self._dtypes[label]
 
     def _again(self, persistent: Persistent, label: str, dtype: DType | None, numel: int) -> None:
         length = numel * (dtype.itemsize if dtype else 1)
@@ -92,11 +93,17 @@ class Storages:
             self._odd("storage-described-twice", f"storage {label!r} with two types", persistent)
 
     def _new(
-        self, persistent: Persistent, key: str, dtype: DType | None, numel: int, location: str
+        self,
+        persistent: Persistent,
+        key: str,
+        label: str,
+        dtype: DType | None,
+        numel: int,
+        location: str,
     ) -> None:
-        archive, label = self.archive, self._label.format(key)
-        nbytes = numel * (dtype.itemsize if dtype else 1)
-        member = archive.locate(f"{archive.root}/{self._place.format(key)}")
+        width = dtype.itemsize if dtype else 1
+        nbytes = numel * width
+        member = self.archive.locate(key.join(self._place))
         self._dtypes[label] = dtype
         if location == "meta":
             # A loader that maps it to another device takes the record, if there is one.
@@ -118,9 +125,9 @@ class Storages:
         self.by_key[label] = Storage(
             label,
             nbytes,
-            archive.blob,
+            self.archive.blob,
             locate=lambda: self._offset(label),
-            swapped=(dtype.itemsize if dtype else 1) if self._swapped else 0,
+            swapped=width if self._swapped else 0,
             device=location,
         )
 

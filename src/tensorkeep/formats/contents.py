@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Protocol
@@ -176,6 +176,8 @@ class Inert:
 # a million times its length.
 MAX_DIMENSIONS = 64
 _WORD = 1 << 63
+_INTS = {int}
+_SEQUENCES = (list, tuple)
 
 Lens = Callable[[object], object]
 
@@ -283,10 +285,17 @@ def reach(record_shape: tuple[int, ...], stride: tuple[int, ...], offset: int) -
 
 def sizes(value: object) -> bool:
     """Whether `value` is a list or tuple of at most 64 integers that fit into 64 bits."""
-    if not isinstance(value, list | tuple) or len(value) > MAX_DIMENSIONS:
+    if not isinstance(value, _SEQUENCES) or len(value) > MAX_DIMENSIONS:
         return False
-    # `type is int`: a bool would pass isinstance.
-    return all(type(item) is int and -_WORD <= item < _WORD for item in value)
+    return not value or words(value)
+
+
+def words(numbers: Sequence[object]) -> bool:
+    """Whether `numbers`, at least one, are integers that fit into 64 bits."""
+    # The exact type: a bool would pass isinstance. All of it in C: this runs for every tensor.
+    if set(map(type, numbers)) != _INTS:
+        return False
+    return min(numbers) >= -_WORD and max(numbers) < _WORD  # type: ignore[type-var,operator]
 
 
 def contiguous_stride(shape: tuple[int, ...]) -> tuple[int, ...]:

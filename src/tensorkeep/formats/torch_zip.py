@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from tensorkeep.archives.zip import ZipArchive
 from tensorkeep.facts import Limits
-from tensorkeep.formats import _nested
 from tensorkeep.formats._tensors import Interpreter
 from tensorkeep.formats._zip_reading import ZipReading
 from tensorkeep.formats.contents import Contents, Parts
@@ -37,7 +36,4 @@ def read_archive(archive: ZipArchive, limits: Limits, parts: Parts) -> Contents:
     lens = Interpreter(program, table.of, archive.anomalies, reading.files)
     contents = reading.contents(NAME, program.value, lens)
     contents.error = program.error
-    nested, unreadable = _nested.collect([(member.name, program)], parts, contents.anomalies)
-    contents.nested += nested
-    contents.unreadable += unreadable
     return contents

@@ -208,3 +208,10 @@ class Program:
     cut: bool = False
     frame_end: int = 0
     resolved: list[object] = field(default_factory=list, repr=False)
+
+    def calls_of(self, wanted: Callable[[Global], bool]) -> list[Call]:
+        """The calls of the names that are `wanted`, in order; it is asked once for each name."""
+        calls = [event for event in self.trace if type(event) is Call]
+        names = {func for func in {call.func for call in calls} if isinstance(func, Global)}
+        found = {name for name in names if wanted(name)}
+        return [call for call in calls if call.func in found] if found else []
