@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 import tensorkeep as tk
 from tensorkeep.errors import (
@@ -14,6 +16,7 @@ from tensorkeep.errors import (
     Damaged,
     NothingSelected,
     NotSafe,
+    SelectionError,
     StoreError,
     UnknownSection,
     Unwritable,
@@ -228,3 +231,62 @@ def test_report_as_json(training, tmp_path):
     assert report["schema"] == 1
     assert report["tensors"][0].keys() == {"name", "from", "dtype", "shape", "bytes", "tied_to"}
     assert {"name": "epoch", "why": "not a tensor"} in report["left_out"]
+
+
+def without_tensors():
+    inner = nn.Sequential(nn.ReLU(), nn.Flatten())
+    kept = nn.Identity()
+    kept.register_buffer("cache", torch.ones(3), persistent=False)
+    return nn.Sequential(nn.ReLU(), inner, nn.Dropout(), kept)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (nn.Dropout, "0 tensors: the module has no parameters and no persistent buffers"),
+        (nn.ModuleList, "0 tensors: the module has no parameters and no persistent buffers"),
+        (without_tensors, "0 tensors: none of the 7 modules has parameters or persistent buffers"),
+    ],
+)
+def test_a_whole_model_without_tensors_is_an_empty_file(tmp_path, make, words):
+    model = make()
+    torch.save(model, tmp_path / "model.pth")
+    assert model.state_dict() == {}
+    for name in ("out.safetensors", "out.pth", "parts/"):
+        report = tk.convert(tmp_path / "model.pth", f"{tmp_path}/{name}", verify=True)
+        assert words in report.notes
+        assert (report.tensors, report.nbytes, report.verified) == (0, 0, 0)
+    assert load_file(tmp_path / "out.safetensors") == {}
+    assert load_file(tmp_path / "parts/model.safetensors") == {}
+    assert torch.load(tmp_path / "out.pth", weights_only=True) == {}
+    make().load_state_dict(torch.load(tmp_path / "out.pth"))
+    assert tk.scan(tmp_path / "out.pth").verdict == "safe"
+
+
+def hooked():
+    model = nn.Sequential(nn.ReLU())
+    model[0]._register_state_dict_hook(print)
+    return model
+
+
+NOTHING = {
+    "dict": dict,
+    "list": list,
+    "ordered": OrderedDict,
+    "below": lambda: {"model": nn.ReLU()},
+    "section": lambda: {"state_dict": {}, "epoch": 3},
+    "hooked": hooked,
+    "lazy": lambda: nn.Sequential(nn.LazyLinear(3)),
+}
+
+
+@pytest.mark.parametrize("make", NOTHING.values(), ids=NOTHING.keys())
+@pytest.mark.filterwarnings("ignore:Lazy modules.*:UserWarning")
+def test_nothing_else_that_is_empty_is_a_success(tmp_path, make):
+    torch.save(make(), tmp_path / "model.pth")
+    for section in (None, "all"):
+        with pytest.raises((SelectionError, Unwritable)):
+            tk.convert(tmp_path / "model.pth", tmp_path / "out.safetensors", section=section)
+    with pytest.raises(tk.TensorkeepError):
+        tk.convert(tmp_path / "model.pth", tmp_path / "out.pth", drop_unsupported=True)
+    assert not (tmp_path / "out.safetensors").exists() and not (tmp_path / "out.pth").exists()

@@ -137,3 +137,16 @@ def test_equal_blocks_are_folded(tmp_path):
     torch.save(state, tmp_path / "x.pth")
     ((layers,),) = tk.inspect(tmp_path / "x.pth").trees.values()
     assert [child.label for child in layers.children] == ["{0..4}", "5", "{6..11}"]
+
+
+def test_modules_without_tensors_have_a_tree(tmp_path):
+    model = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.Sequential(torch.nn.Flatten()))
+    torch.save(model, tmp_path / "x.pth")
+    ((section, nodes),) = tk.inspect(tmp_path / "x.pth").trees.items()
+    assert (section, [node.type for node in nodes]) == (
+        "",
+        ["torch.nn.ReLU", "torch.nn.Sequential"],
+    )
+    assert [child.type for child in nodes[1].children] == ["torch.nn.Flatten"]
+    torch.save({"net": model, "other": {"w": torch.ones(2)}}, tmp_path / "y.pth")
+    assert list(tk.inspect(tmp_path / "y.pth").trees) == ["other", "net"]

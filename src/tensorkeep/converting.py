@@ -182,6 +182,9 @@ class _Job:
         self._leave_sections()
         self._leave_values()
         self._leave_unread()
+        if not self.chosen and wholes.is_empty(self.ckpt.index):
+            self.notes.append(wholes.empty(self.ckpt.index))
+            return
         self._glob(only, skip)
         if not self.chosen:
             raise NothingSelected(
@@ -214,12 +217,15 @@ class _Job:
         unread = self.ckpt.unread(self.section)
         if unread and not self.drop:
             name, why = unread[0]
+            packed = wholes.packed(self.ckpt.index, self.section)
+            before = "Convert the model as it was before it was quantised, or leave"
             raise Unwritable(
                 self.ckpt.path,
                 expected="tensors that this version reads",
-                got=f"{why} and {len(unread) - 1} more" if len(unread) > 1 else why,
+                got=(f"{packed}: " if packed else "")
+                + (f"{why} and {len(unread) - 1} more" if len(unread) > 1 else why),
                 where=name,
-                remedy="Leave such tensors out with --drop-unsupported.",
+                remedy=f"{before if packed else 'Leave'} such tensors out with --drop-unsupported.",
             )
         self.left_out += unread
 

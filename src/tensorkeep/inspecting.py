@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from tensorkeep.checkpoints import wholes
+from tensorkeep.checkpoints import sections, wholes
 from tensorkeep.checkpoints.checkpoint import Checkpoint
 from tensorkeep.checkpoints.folding import Node, labels_of, tree
 from tensorkeep.checkpoints.index import Whole, name_of
@@ -154,9 +154,18 @@ def inspect(target: Source, *, limits: Limits | None = None) -> InspectReport:
         report.compounds = _compounds(ckpt)
         report.notes += wholes.notes(ckpt.index, ALL)
         report.parameters = _parameters(ckpt, weights)
-        for section in ckpt.sections:
-            report.trees[section.name] = tree(_labelled(ckpt, section.name, report.parameters))
+        for section in _drawn(ckpt):
+            report.trees[section] = tree(_labelled(ckpt, section, report.parameters))
         return report
+
+
+def _drawn(ckpt: Checkpoint) -> list[str]:
+    """The sections that have tensors, then those that are modules without any."""
+    named = [section.name for section in ckpt.sections]
+    if sections.FLAT in named:
+        return named  # it shows the modules under other keys too
+    whole = [str(root.path[0]) if root.path else "" for root in wholes.roots(ckpt.index, ALL)]
+    return list(dict.fromkeys([*named, *whole]))
 
 
 def _labelled(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tensorkeep.checkpoints.index import Index, Path, Whole, name_of
 from tensorkeep.checkpoints.sections import ALL, FLAT
+from tensorkeep.formats.contents import Inert
 
 _SHOWN = 3
 _LONGEST = 120
@@ -30,6 +31,40 @@ def roots(index: Index, section: str) -> list[Whole]:
 def notes(index: Index, section: str) -> list[str]:
     """Sentences about the state dicts that were recovered in `section`."""
     return [*_recovered(index, section), *_doubts(index, section), *_foreign(index, section)]
+
+
+def is_empty(index: Index) -> bool:
+    """Whether the file is one module whose state dict is empty, and all of it was understood.
+
+    A module that cannot be read is a leaf of the walk, as is a parameter that is no tensor.
+    """
+    if not index.modules or index.modules[0].path or index.tensors or index.leaves:
+        return False
+    return not any(whole.module.doubt for whole in index.modules)
+
+
+def empty(index: Index) -> str:
+    """The sentence about a module without tensors."""
+    if len(index.modules) == 1:
+        return "0 tensors: the module has no parameters and no persistent buffers"
+    return (
+        f"0 tensors: none of the {len(index.modules)} modules has parameters or persistent buffers"
+    )
+
+
+def packed(index: Index, section: str) -> str:
+    """The layers in `section` whose packed weights are not read, as words; "" if there are none."""
+    layers = {whole.path: None for whole in inside(index, section) if whole.module.packed}
+    found: dict[str, None] = {}
+    for path, value in index.leaves if layers else ():
+        if isinstance(value, Inert) and value.unread:
+            above = next((path[:n] for n in range(len(path) + 1) if path[:n] in layers), None)
+            if above is not None:
+                layer = above[:-1] if above and above[-1] == "_packed_params" else above
+                found[name_of(layer) if layer else "(the model itself)"] = None
+    if not found:
+        return ""
+    return f"packed quantised weights of layer{'s'[: len(found) > 1]} {_some(list(found))}"
 
 
 def _recovered(index: Index, section: str) -> list[str]:

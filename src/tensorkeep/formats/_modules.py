@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from tensorkeep.formats import _packed
 from tensorkeep.formats.assembled import Module, Pairs
 from tensorkeep.formats.contents import Items, Lens
 from tensorkeep.pickles import Call, Global
@@ -46,6 +47,7 @@ def module_of(call: Call, look: Lens, changed: Mapping[int, int]) -> Module | No
     if name == _COMPILED and isinstance(call.args, tuple) and call.args:
         return Module(name, [], [], [("_orig_mod", call.args[0])])
     state = _graph_module(call, name) if name in _GRAPH_MODULES else _state(call, changed)
+    state = state or _packed.convolution(call, name)
     if state is None or any(part not in state for part in _PARTS):
         return None
     found = [_pairs(state[part], look) for part in _PARTS]
@@ -54,12 +56,25 @@ def module_of(call: Call, look: Lens, changed: Mapping[int, int]) -> Module | No
     parameters, buffers, modules = (pairs or [] for pairs in found)
     dropped = _names(state.get("_non_persistent_buffers_set"), look)
     buffers = [(key, value) for key, value in buffers if key not in dropped]
+    more = _packed.saved(name, state, modules, call.offset)
+    buffers += _script_objects(state) if more is None else more
     module = Module(_shown(name, state), parameters, buffers, modules)
     module.training = state.get("training") is not False
-    module.attributes = {k: v for k, v in state.items() if not k.startswith("_")}
+    known = dict(buffers)
+    module.attributes = {k: v for k, v in state.items() if not k.startswith("_") and k not in known}
     module.attributes.pop("training", None)
-    module.doubt = _doubt(name, state, look)
+    module.packed = _packed.is_packed(name)
+    module.doubt = _doubt(name if more is None else "", state, look)
     return module
+
+
+def _script_objects(state: Mapping[str, object]) -> Pairs:
+    """Objects of C++ in a `__dict__`: weights may be packed in them, and nothing may be lost."""
+    return [
+        (key, value)
+        for key, value in state.items()
+        if isinstance(value, Call) and class_name(value) == _packed.SCRIPT_OBJECT
+    ]
 
 
 def class_name(call: Call) -> str:

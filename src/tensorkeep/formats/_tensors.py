@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from tensorkeep.dtypes import BY_NAME, BY_STORAGE, DType
 from tensorkeep.facts import Anomaly
-from tensorkeep.formats import _compounds, _modules, _values
+from tensorkeep.formats import _compounds, _modules, _packed, _values
 from tensorkeep.formats.assembled import Compound, Sweep
 from tensorkeep.formats.contents import (
     MAX_DIMENSIONS,
@@ -109,7 +109,10 @@ class Interpreter:
             return rebuild(self, call, call.args)
         if self._changed_later(call):
             return Inert("call whose arguments change afterwards", call, unread="object")
-        return _modules.module_of(call, self, self.changed) or _values.plain_object(call, self)
+        found: object = _modules.module_of(call, self, self.changed)
+        if found is None and _modules.class_name(call) == _packed.SCRIPT_OBJECT:
+            found = _packed.unpacked(call, self, self.changed)
+        return _values.plain_object(call, self) if found is None else found
 
     def _storage(self, value: Persistent) -> object:
         found = self.storage_of(value)

@@ -23,9 +23,19 @@ class Module:
     `modules` are what `state_dict()` walks, in its order and without those that are None; the
     values are raw, to be looked at through the lens. `attributes` is the rest of its `__dict__`
     that is not torch's own. `doubt` says why `state_dict()` could give something else, or is "".
+    `packed`: its weights are packed for a backend, and shown as they were before.
     """
 
-    __slots__ = ("attributes", "buffers", "doubt", "modules", "parameters", "training", "type")
+    __slots__ = (
+        "attributes",
+        "buffers",
+        "doubt",
+        "modules",
+        "packed",
+        "parameters",
+        "training",
+        "type",
+    )
 
     def __init__(self, type_: str, parameters: Pairs, buffers: Pairs, modules: Pairs) -> None:
         self.type = type_
@@ -35,6 +45,7 @@ class Module:
         self.training = True
         self.attributes: dict[str, object] = {}
         self.doubt = ""
+        self.packed = False
 
     @property
     def children(self) -> Pairs:
