@@ -32,6 +32,8 @@ _PLAIN = (0, 8)
 # Structured ones need numpy to be taken apart (16), may be filled with zeros (8) or aligned (128).
 _STRUCTURED = (16, 24, 144, 152)
 _LONGEST = 1 << 62
+_DEEPEST = 4  # a struct of many structs of many elements
+_TEXTS = "numpy._core._internal._convert_to_stringdtype_kwargs"  # numpy keeps them as objects
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +80,30 @@ def element_of(text: str) -> Element | None:
     return Element(f"{kind}{size}", size, order == ">" and size > 1)
 
 
-def element_of_call(value: object, *, whole: bool = True) -> Element | None:
-    """The element of a pickled `numpy.dtype`, or None where only numpy could tell.
+def element_of_call(value: object) -> Element | None:
+    """The element of a pickled `numpy.dtype`, or None where only numpy could tell."""
+    return _element(value, _DEEPEST, {})
 
-    `whole`: it may be a struct of elements, which are no structs themselves.
-    """
+
+# By the call's `id()` and the depth that is left: a file may name one dtype for all of its fields.
+_Known = dict[tuple[int, int], Element | None]
+
+
+def _part(value: object, depth: int, known: _Known) -> Element | None:
+    """The element of a field of a struct, or of one that stands there many times."""
+    key = (id(value), depth)
+    if key not in known:
+        known[key] = _element(value, depth, known)
+    return known[key]
+
+
+def _element(value: object, depth: int, known: _Known) -> Element | None:
+    """`depth`: how often it may be a struct, or many elements in one within a struct."""
     if not isinstance(value, Call) or not isinstance(value.func, Global):
         return None
     args, states = value.args, [effect.args[0] for effect in value.effects or ()]
+    if value.func.qualified == _TEXTS and not states:
+        return Element("T", 16, False, True)
     if value.func.qualified != "numpy.dtype" or not isinstance(args, tuple) or not args:
         return None
     if not isinstance(args[0], str) or len(states) > 1:
@@ -93,10 +111,12 @@ def element_of_call(value: object, *, whole: bool = True) -> Element | None:
     state = states[0] if states else (3, "|", None, None, None, -1, -1, 0)
     if not isinstance(state, tuple) or len(state) < 8 or state[1] not in ("<", ">", "|", "="):
         return None
+    if state[2] is not None:
+        return _repeated(args[0], state, depth - 1, known) if 0 < depth < _DEEPEST else None
     if state[4] is not None:
-        return _structured(args[0], state) if whole else None
+        return _structured(args[0], state, depth - 1, known) if depth else None
     found = element_of(str(state[1]) + args[0])
-    if found is None or state[2] is not None:
+    if found is None:
         return None
     flags, itemsize = state[7], state[5]
     if flags not in ((_HAS_OBJECTS,) if found.objects else _PLAIN):
@@ -106,8 +126,8 @@ def element_of_call(value: object, *, whole: bool = True) -> Element | None:
     return found
 
 
-def _structured(code: str, state: tuple[object, ...]) -> Element | None:
-    """A struct of plain elements: how long it is, not what is in it.
+def _structured(code: str, state: tuple[object, ...], depth: int, known: _Known) -> Element | None:
+    """A struct of elements: how long it is, not what is in it.
 
     It may hold objects, and the flags that say so are the file's to choose: both are looked at.
     """
@@ -115,12 +135,23 @@ def _structured(code: str, state: tuple[object, ...]) -> Element | None:
     if not isinstance(fields, dict) or flags not in _STRUCTURED or code != f"V{itemsize}":
         return None
     for field in fields.values():
-        part = (
-            element_of_call(field[0], whole=False) if isinstance(field, tuple) and field else None
-        )
+        part = _part(field[0], depth, known) if isinstance(field, tuple) and field else None
         if part is None or part.objects:
             return None
     return Element(code, int(code[1:]), False) if type(itemsize) is int and itemsize >= 0 else None
+
+
+def _repeated(code: str, state: tuple[object, ...], depth: int, known: _Known) -> Element | None:
+    """Many elements in one field of a struct, exactly as long as they are together."""
+    inside, itemsize, flags = state[2], state[5], state[7]
+    if not isinstance(inside, tuple) or len(inside) != 2 or state[4] is not None:
+        return None
+    part, shape = _part(inside[0], depth, known), shape_of(inside[1])
+    if part is None or part.objects or shape is None or flags not in (*_PLAIN, *_STRUCTURED):
+        return None
+    if code != f"V{itemsize}" or nbytes(part, shape) != itemsize:
+        return None
+    return Element(code, nbytes(part, shape), False)
 
 
 def nbytes(element: Element, shape: tuple[int, ...]) -> int:

@@ -8,7 +8,9 @@ and nothing else: an attribute called `read` would be called instead.
 from __future__ import annotations
 
 from tensorkeep.pickles import Call
-from tensorkeep.scanning._allow_kinds import Entry, is_named, takes, whole_numbers
+from tensorkeep.scanning._allow_kinds import Entry, takes, whole_numbers
+from tensorkeep.scanning._allow_numpy import ARRAY_CLASSES, is_record
+from tensorkeep.scanning._allow_table import kind_of
 
 _ALIGNMENTS = (None, 1, 2, 4, 8, 16, 32, 64)
 
@@ -23,11 +25,11 @@ def _state(_: Call, args: tuple[object, ...]) -> bool:
         return False
     dtype = known["dtype"]
     return (
-        is_named(known["subclass"], "numpy", "ndarray")
+        kind_of(known["subclass"]) in ARRAY_CLASSES
         and whole_numbers(known["shape"])
         and known["order"] in ("C", "F")
-        and isinstance(dtype, Call)
-        and is_named(dtype.func, "numpy", "dtype")
+        and kind_of(dtype) in ("np-dtype", "np-string-dtype")
+        and not is_record(dtype)  # it could grow after its array has been read
         and type(known["allow_mmap"]) is bool
         and alignment in _ALIGNMENTS
     )

@@ -51,6 +51,7 @@ class Entry:
     `effects` maps an effect's kind to the rule for its target and arguments; no rule, not allowed.
     `bounded`: the rule looks at a bounded number of values, however long the arguments are.
     `kept`: a function that may lie in the state of an object whose own entry says where.
+    `mild`: arguments with which a name of the danger table is only suspicious, or None.
     `blame`: the rule (of `words`) that an effect breaks which `effects` refuse, or None.
     """
 
@@ -66,6 +67,7 @@ class Entry:
     effects: dict[str, EffectRule] = field(default_factory=dict)
     bounded: bool = False
     kept: bool = False
+    mild: Rule | None = None
     blame: Callable[[Call, tuple[object, ...]], str] | None = None
 
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import re
 from math import prod
+from typing import TypeGuard
 
 from tensorkeep.pickles import Call
-from tensorkeep.scanning._allow_kinds import EffectRule, Entry, KindOf, is_named, whole_numbers
+from tensorkeep.scanning._allow_kinds import Entry, KindOf, is_named, whole_numbers
 from tensorkeep.scanning._allow_table import kind_of
 
 # Text and raw bytes have their length in the code: without one numpy takes a size of -1.
@@ -23,20 +24,50 @@ _ANY_CODE = re.compile(r"[|<>=]?([a-zA-Z?])(\d{1,9})", re.ASCII)
 _OBJECT_FLAGS = 63
 _MAX_ALIGNMENT = 64
 _MOST_WITHOUT_BYTES = 1 << 20
+_DTYPE_DEPTH = 4  # a dtype's field: in a pair, in a dict, in a state, in the arguments
 
 _SCALARS_TEXT = (
+    "record inexact complexfloating flexible character signedinteger unsignedinteger "
     "bool_ bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64 "
     "longdouble float128 complex64 complex128 clongdouble complex256 intc uintc longlong ulonglong "
     "datetime64 timedelta64 str_ bytes_ void object_ number generic integer floating"
 )
+ARRAY_CLASSES = ("np-array-class", "np-array-subclass")
 _SCALARS = tuple(_SCALARS_TEXT.split())
 
 
 def _dtype_args(args: tuple[object, ...], _: KindOf) -> bool:
     # The third argument asks for a copy: without it BUILD would meet numpy's own shared dtype.
-    if len(args) != 3 or type(args[0]) is not str or args[1] not in (0, 1) or args[2] not in (1,):
+    if len(args) != 3 or args[1] not in (0, 1) or args[2] not in (1,):
         return False
+    if type(args[0]) is not str:
+        return is_named(args[0], "numpy", "record")
     return _CODE.fullmatch(args[0]) is not None or _OBJECT.fullmatch(args[0]) is not None
+
+
+def is_record(dtype: object) -> bool:
+    """Whether a dtype's call names `numpy.record`: a struct as long as its state says."""
+    args = dtype.args if isinstance(dtype, Call) else ()
+    return type(args) is tuple and bool(args) and is_named(args[0], "numpy", "record")
+
+
+def _settled(dtype: object) -> bool:
+    """Whether a record has its length for good: one that grew would reach beyond its arrays."""
+    if not isinstance(dtype, Call) or not is_record(dtype):
+        return True
+    effects = dtype.effects or []
+    return len(effects) == 1 and effects[0].kind == "BUILD"
+
+
+def used_early(args: object, offset: int, depth: int = _DTYPE_DEPTH) -> bool:
+    """Whether what happens at `offset` is given a record that gets its length only later."""
+    if isinstance(args, Call):
+        effects = args.effects or []
+        return is_record(args) and (not effects or effects[-1].offset > offset)
+    if depth == 0 or type(args) not in (tuple, dict):
+        return False
+    inside = args.values() if type(args) is dict else args
+    return any(used_early(part, offset, depth - 1) for part in inside)  # type: ignore[attr-defined]
 
 
 def holds_objects(dtype: object) -> bool:
@@ -58,15 +89,21 @@ def _dtype_state(target: Call, args: tuple[object, ...]) -> bool:
     if not all(type(number) is int for number in (size, alignment, flags)):
         return False
     # numpy takes size and alignment as they come, for the dtypes that have a length.
-    if size != _length(target.args[0]) or not -1 <= alignment <= _MAX_ALIGNMENT:
+    if not _sized(target, size) or not -1 <= alignment <= _MAX_ALIGNMENT:
         return False
     if not _extra(state[8] if len(state) == 9 else None):
         return False
-    if subdtype is not None:
+    if subdtype is not None and not is_record(target):
         return names is None and fields is None and not flags & ~0x98 and _subarray(subdtype, size)
-    if names is None and fields is None:
+    if names is None and fields is None and not is_record(target):
         return flags in ((_OBJECT_FLAGS,) if holds_objects(target) else (0, 8))
-    return _fields(names, fields, size, flags)
+    return subdtype is None and _fields(names, fields, size, flags)
+
+
+def _sized(target: Call, size: int) -> bool:
+    if is_record(target):
+        return _settled(target) and size > 0
+    return type(target.args) is tuple and size == _length(target.args[0])
 
 
 def _length(code: object) -> int:
@@ -84,12 +121,12 @@ def _extra(extra: object) -> bool:
     if type(extra) is not tuple or len(extra) != 2 or extra[0] not in (None, {}):
         return False
     unit = extra[1]
-    if type(unit) is not tuple or len(unit) != 4 or not _raw(unit[0]):
+    if type(unit) is not tuple or len(unit) != 4 or not raw_bytes(unit[0]):
         return False
     return all(type(part) is int for part in unit[1:])
 
 
-def _raw(value: object) -> bool:
+def raw_bytes(value: object) -> bool:
     # Protocols 0 to 2 write bytes as a call, empty ones as a call of bytes itself.
     if not isinstance(value, Call):
         return type(value) in (bytes, str)
@@ -139,6 +176,8 @@ def _width(dtype: object) -> int | None:
         return None
     if type(dtype.args) is not tuple or not dtype.args or holds_objects(dtype):
         return None
+    if is_record(dtype):
+        return _record_width(dtype)
     code = dtype.args[0]
     found = _ANY_CODE.fullmatch(code) if type(code) is str else None
     if found is None:
@@ -146,34 +185,52 @@ def _width(dtype: object) -> int | None:
     return int(found[2]) * (4 if found[1] == "U" else 1)
 
 
+def _record_width(dtype: Call) -> int | None:
+    state = dtype.effects[0].args[0] if dtype.effects and _settled(dtype) else None
+    size = state[5] if type(state) is tuple and len(state) > 5 else None
+    return size if type(size) is int else None
+
+
 def _scalar(args: tuple[object, ...], kind: KindOf) -> bool:
     if len(args) != 2 or kind(args[0]) != "np-dtype" or holds_objects(args[0]):
         return False
-    return not is_subarray(args[0]) and kind(args[1]) in ("bytes", "str")
+    return _settled(args[0]) and not is_subarray(args[0]) and kind(args[1]) in ("bytes", "str")
 
 
 def _reconstruct(args: tuple[object, ...], kind: KindOf) -> bool:
     # An honest array starts empty and gets its shape by BUILD, which checks it against the bytes.
-    if len(args) != 3 or kind(args[0]) != "np-array-class" or args[1] != (0,):
+    if len(args) != 3 or kind(args[0]) not in ARRAY_CLASSES or args[1] != (0,):
         return False
     return kind(args[2]) in ("bytes", "str")
 
 
-def _array_state(_: Call, args: tuple[object, ...]) -> bool:
+def array_state(_: Call, args: tuple[object, ...]) -> bool:
     state = args[0] if len(args) == 1 else None
     if type(state) is not tuple or len(state) != 5:
         return False
     version, shape, dtype, fortran, data = state
     if type(version) is not int or not whole_numbers(shape) or is_subarray(dtype):
         return False
+    if kind_of(dtype) == "np-string-dtype":
+        return fortran in (0, 1) and _texts(dtype, data) and len(data) == prod(shape)
     if not isinstance(dtype, Call) or not is_named(dtype.func, "numpy", "dtype"):
+        return False
+    if not _settled(dtype):
         return False
     if holds_objects(dtype):
         # numpy reads as many items as the shape says, whatever the length of the list.
         return fortran in (0, 1) and type(data) is list and len(data) == prod(shape)
     if _without_bytes(dtype) and prod(shape) > _MOST_WITHOUT_BYTES:
         return False
-    return fortran in (0, 1) and (_raw(data) or type(data) is bytearray)
+    return fortran in (0, 1) and (raw_bytes(data) or type(data) is bytearray)
+
+
+def _texts(dtype: object, data: object) -> TypeGuard[list[object]]:
+    """Whether these are texts, or what a StringDType has for none: others it would make text of."""
+    if type(data) is not list or not isinstance(dtype, Call) or type(dtype.args) is not tuple:
+        return False
+    absent = {type(dtype.args[1])} if len(dtype.args) > 1 else set()
+    return set(map(type, data)) <= {str} | absent
 
 
 def _without_bytes(dtype: Call) -> bool:
@@ -188,57 +245,28 @@ def _frombuffer(args: tuple[object, ...], kind: KindOf) -> bool:
         return False
     if kind(args[1]) != "np-dtype" or holds_objects(args[1]) or not whole_numbers(args[2]):
         return False
-    if is_subarray(args[1]):
+    if is_subarray(args[1]) or not _settled(args[1]):
         return False
     axes = args[4] if len(args) == 5 else None
     return args[3] in ("C", "F", "K", "A") and (axes is None or whole_numbers(axes))
 
 
-def _masked(args: tuple[object, ...], kind: KindOf) -> bool:
-    if len(args) != 4 or kind(args[0]) != "np-masked-class" or kind(args[1]) != "np-array-class":
-        return False
-    return args[2] == (0,) and kind(args[3]) in ("bytes", "str")
-
-
-_FILL = ("none", "bool", "int", "float", "str", "bytes", "number", "np-array")
-
-
-def _masked_state(target: Call, args: tuple[object, ...]) -> bool:
-    # The state of an array, then the bytes of the mask and the value that fills.
-    state = args[0] if len(args) == 1 else None
-    if type(state) is not tuple or len(state) != 7 or not _raw(state[5]):
-        return False
-    return _array_state(target, (state[:5],)) and kind_of(state[6]) in _FILL
-
-
-_MASKED = (
-    Entry("numpy.ma", "MaskedArray", "is the class of arrays", reference="np-masked-class"),
-    Entry("numpy.ma.core", "MaskedArray", "is the class of arrays", reference="np-masked-class"),
-    Entry(
-        "numpy.ma.core",
-        "_mareconstruct",
-        "makes an empty array with a mask, both filled with bytes of the file by BUILD",
+def _empty(module: str) -> Entry:
+    return Entry(
+        module,
+        "_reconstruct",
+        "makes an empty array, filled with bytes of the file by BUILD",
         call=True,
-        rule=_masked,
+        rule=_reconstruct,
         makes="np-array",
-        effects={"BUILD": _masked_state},
-    ),
-)
+        effects={"BUILD": array_state},
+    )
 
 
 def _entries(core: str) -> tuple[Entry, ...]:
-    build: dict[str, EffectRule] = {"BUILD": _array_state}
     array, number = f"{core}.multiarray", f"{core}.numeric"
     return (
-        Entry(
-            array,
-            "_reconstruct",
-            "makes an empty array, filled with bytes of the file by BUILD",
-            call=True,
-            rule=_reconstruct,
-            makes="np-array",
-            effects=build,
-        ),
+        _empty(array),
         Entry(
             array, "scalar", "makes a number out of its bytes", True, rule=_scalar, makes="number"
         ),
@@ -255,14 +283,15 @@ def _entries(core: str) -> tuple[Entry, ...]:
 
 ENTRIES: tuple[Entry, ...] = (
     *_entries("numpy.core"),
+    _empty("numpy.core._internal"),  # before numpy 1.0
     *_entries("numpy._core"),
-    *_MASKED,
     Entry("numpy", "ndarray", "is the class of arrays", reference="np-array-class"),
     Entry(
         "numpy",
         "dtype",
         "makes a description of elements, a copy of the file's own",
         call=True,
+        reference="np-dtype-class",
         rule=_dtype_args,
         makes="np-dtype",
         effects={"BUILD": _dtype_state},

@@ -23,7 +23,8 @@ from tensorkeep.scanning._allow_kinds import (
     state,
     takes,
 )
-from tensorkeep.scanning._allow_table import kind_of
+from tensorkeep.scanning._allow_records import plain_tuple
+from tensorkeep.scanning._allow_table import entry_of, kind_of
 
 _DECIMAL = re.compile(
     r"[+-]?(\d{1,1000}(\.\d{0,1000})?|\.\d{1,1000})(E[+-]?\d{1,18})?"
@@ -33,6 +34,7 @@ _DECIMAL = re.compile(
 _FRACTION = re.compile(r"-?\d{1,1000}(/\d{1,1000})?", re.ASCII)
 # APPENDS and ADDITEMS call what lies under the first three names; the others are Namespace's own.
 _SHADOWS = ("append", "extend", "add", "_get_kwargs", "_get_args")
+_ATOMS = frozenset({"none", "bool", "int", "float", "str", "bytes"})
 _FRESH_CLASSES = ("plain-class", "module-class")
 _PATHS = ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")
 
@@ -68,14 +70,34 @@ def _singleton_type(args: tuple[object, ...], kind: KindOf) -> bool:
 
 def _new_style(args: tuple[object, ...], kind: KindOf) -> bool:
     # _reconstructor(cls, base, value) calls base.__new__(cls, value): with object it takes None.
-    if len(args) != 3 or args[2] is not None:
+    if len(args) != 3:
         return False
-    cls, base = args[0], args[1]
-    return is_named(base, "builtins", "object") and kind(cls) in _FRESH_CLASSES
+    cls, base, value = args
+    if is_named(base, "builtins", "tuple"):
+        return kind(cls) == "tuple-class" and type(value) is tuple and _listed(cls, value, kind)
+    if not is_named(base, "builtins", "object") or value is not None:
+        return False
+    return is_named(cls, "builtins", "object") or kind(cls) in _FRESH_CLASSES
+
+
+def _listed(cls: object, value: tuple[object, ...], kind: KindOf) -> bool:
+    entry = entry_of(cls)
+    return entry is not None and entry.rule is not None and entry.rule(value, kind)
 
 
 def _new_object(args: tuple[object, ...], kind: KindOf) -> bool:
     return len(args) == 1 and kind(args[0]) in _FRESH_CLASSES
+
+
+def _bound(value: object) -> bool:
+    # Not a slice: taking a long chain of them apart overflows CPython's stack.
+    if type(value) is tuple:
+        return inert_key(value) and all(map(_bound, value))
+    return kind_of(value) in _BOUNDS
+
+
+def _slice(args: tuple[object, ...], _: KindOf) -> bool:
+    return len(args) == 3 and all(map(_bound, args))
 
 
 def _uuid_state(_: Call, args: tuple[object, ...]) -> bool:
@@ -103,7 +125,7 @@ _MEMBERS: dict[str, EffectRule] = {"ADDITEMS": members}
 _ORDERED: dict[str, EffectRule] = {**_ITEMS, "BUILD": state(lambda key: key == "_metadata")}
 _UUID: dict[str, EffectRule] = {"BUILD": _uuid_state}
 
-_PLACE = "int|none|str|float"
+_BOUNDS = _ATOMS | frozenset({"number", "date", "timedelta"})
 _FACTORY = "class"  # calling it with nothing makes an empty value: what a defaultdict may do
 
 
@@ -169,7 +191,7 @@ _BUILTINS = (
     _builtin("set", takes("keys?"), "makes a set of values that hash quickly", _MEMBERS),
     _builtin("frozenset", takes("keys?"), "makes a set of values that hash quickly"),
     _builtin("list", takes("list|tuple?"), "copies a list", _APPENDS),
-    _builtin("tuple", takes(), "makes an empty tuple; a deep one could not be hashed"),
+    _builtin("tuple", plain_tuple, "copies a small tuple; a deep one could not be hashed"),
     _builtin("dict", takes("dict?"), "copies a dictionary", _ITEMS),
     _builtin("complex", takes("float|int", "float|int?"), "makes a number"),
     _builtin(
@@ -178,13 +200,22 @@ _BUILTINS = (
         "copies bytes that the file holds",
     ),
     _builtin("bytes", any_of(takes("bytes?"), takes("list")), "copies bytes that the file holds"),
-    _builtin("slice", takes(_PLACE, _PLACE, _PLACE), "holds three numbers"),
+    _builtin("slice", _slice, "holds three plain values"),
     _builtin("range", takes("int", "int?", "int?"), "holds three numbers"),
     _builtin("int", takes(), "makes a zero"),
     _builtin("float", takes(), "makes a zero"),
     _builtin("str", takes(), "makes an empty text"),
     _builtin("bool", takes(), "makes a False"),
-    _builtin("object", takes(), "makes an object that does nothing"),
+    Entry(
+        "builtins",
+        "object",
+        "makes an object that does nothing",
+        call=True,
+        instance=True,
+        reference=_FACTORY,
+        rule=takes(),
+        makes="object",
+    ),
     Entry(
         "builtins",
         "type",

@@ -78,7 +78,8 @@ _TORCH: tuple[tuple[str, str], ...] = (
         "torch.utils.mobile_optimizer torch._higher_order_ops torch._logging torch._guards "
         "torch._vendor torch._custom_op torch._custom_ops torch.onnx torch.distributed.nn "
         "torch.backends._nnapi torch.contrib torch.utils._sympy "
-        "torch.distributed.elastic.multiprocessing torch.testing._internal torchgen functorch",
+        "torch.jit.unsupported_tensor_ops torch.distributed.elastic.multiprocessing "
+        "torch.testing._internal torchgen functorch",
     ),
     (
         _FILES,
@@ -88,7 +89,7 @@ _TORCH: tuple[tuple[str, str], ...] = (
         "torch.utils._content_store torch.cuda.memory._dump_snapshot torch.cuda._memory_viz "
         "torch.profiler.profiler.profile torch.jit.save torch.storage.UntypedStorage.from_file "
         "torch.UntypedStorage._new_shared_filename_cpu torch.serialization.save "
-        "torch.serialization._open_file torch.autograd.profiler",
+        "torch.utils.file_baton torch.serialization._open_file torch.autograd.profiler",
     ),
     (
         _NATIVE,
@@ -209,8 +210,18 @@ _PACKAGES: tuple[tuple[str, str], ...] = (
         "catboost.CatBoost.load_model compress_pickle hickle klepto diskcache pickleshare "
         "zodbpickle ZODB jsonpickle.unpickler lightning.pytorch.core.saving "
         "pytorch_lightning.core.saving lightning_fabric.utilities.load "
-        "accelerate.utils.other.load timm.models.helpers",
+        "accelerate.utils.other.load timm.models.helpers lightning.fabric.utilities.cloud_io "
+        "lightning_fabric.utilities.cloud_io pytorch_lightning.utilities.cloud_io",
     ),
 )
+
+# What a method of this name does whatever class it is found in: frameworks give it to hundreds.
+METHODS: dict[str, str] = {
+    "from_pretrained": _NETWORK,
+    "from_single_file": _NETWORK,
+    "push_to_hub": _NETWORK,
+    "save_pretrained": _FILES,
+    "load_from_checkpoint": _PICKLE,
+}
 
 MORE: tuple[tuple[str, str], ...] = (*LIBRARY, *_TORCH, *_PACKAGES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sized
 
 from tensorkeep.pickles import Call, Effect, Extension, Global, Import, Persistent, describe
+from tensorkeep.scanning._allow_numpy import used_early
 from tensorkeep.scanning._danger_names import RESOLVES
 from tensorkeep.scanning.allowlist import Entry, entry_of, kind_of
 from tensorkeep.scanning.dangerous import attribute_danger, danger, is_dunder
@@ -44,6 +45,7 @@ class Trace:
         self._called: set[object] = set()
         self._unmentionable = False
         self._makers = False
+        self._records = False  # whether the program names numpy's
 
     def judge(self, trace: list[Import | Call | Effect]) -> None:
         """Collect what is to be said about every entry of `trace`."""
@@ -109,6 +111,7 @@ class Trace:
             return self._add("package/own-code", target.qualified, event.offset, event)
         entry = self._entry(target)
         if entry is not None:
+            self._records = self._records or entry.name == "record"
             self._unmentionable = self._unmentionable or not entry.reference
             return None
         if target in self._called and not target.computed:
@@ -144,7 +147,7 @@ class Trace:
             return self._unlisted(call, func)
         if self._in_order(call, entry):
             return None
-        words = _danger_of(func)
+        words = "" if _mild(call, entry) else _danger_of(func)
         if words and func is call.func and func.module != "copyreg":
             why = f"{func.qualified} {words}"
             return self._add("pickle/dangerous-call", func.qualified, call.offset, call, why)
@@ -174,7 +177,13 @@ class Trace:
         role = entry.instance if call.kind in _CLASS_CALLS else entry.call
         if not role or entry.rule is None or type(args) is not tuple or call.kwargs:
             return False
-        return (entry.bounded or self._affordable(args)) and entry.rule(args, kind_of)
+        if not (entry.bounded or self._affordable(args)) or not entry.rule(args, kind_of):
+            return False
+        return not self._early(entry, args, call.offset)
+
+    def _early(self, entry: Entry, args: tuple[object, ...], offset: int) -> bool:
+        """Whether numpy is given a record that gets its length only later."""
+        return self._records and entry.module.startswith("numpy") and used_early(args, offset)
 
     def _affordable(self, args: tuple[object, ...]) -> bool:
         for arg in args:
@@ -194,7 +203,9 @@ class Trace:
             return self._report(rule, effect) if rule else None
         rule_for = entry.effects.get(effect.kind)
         if rule_for and self._affordable(effect.args) and rule_for(target, effect.args):
-            return None
+            if not self._early(entry, effect.args, effect.offset):
+                return None
+            return self._report("pickle/odd-effect", effect)
         rule = _odd_state(effect) or "pickle/odd-effect"
         if rule == "pickle/odd-effect" and entry.blame and effect.kind == "BUILD":
             rule = entry.blame(target, effect.args) or rule
@@ -209,6 +220,10 @@ class Trace:
             return f"would {verb} of {describe(target, 100)}: {describe(shown, 150)}"
 
         self._collector.add(rule, effect.kind, self.place(effect.offset), what)
+
+
+def _mild(call: Call, entry: Entry) -> bool:
+    return entry.mild is not None and type(call.args) is tuple and entry.mild(call.args, kind_of)
 
 
 def _danger_of(name: Global) -> str:

@@ -16,9 +16,12 @@ from tensorkeep.scanning import (
     _allow_joblib,
     _allow_modules,
     _allow_numpy,
+    _allow_numpy_more,
     _allow_random,
+    _allow_records,
     _allow_stdlib,
     _allow_torch,
+    _allow_wrappers,
 )
 from tensorkeep.scanning._allow_kinds import Entry
 from tensorkeep.scanning._allow_table import ALLOWED, entry_for_call, entry_of, kind_of
@@ -29,6 +32,9 @@ ENTRIES: tuple[Entry, ...] = (
     *_allow_torch.ENTRIES,
     *_allow_stdlib.ENTRIES,
     *_allow_numpy.ENTRIES,
+    *_allow_numpy_more.ENTRIES,
+    *_allow_records.ENTRIES,
+    *_allow_wrappers.ENTRIES,
     *_allow_random.ENTRIES,
     *_allow_modules.ENTRIES,
     *_allow_dcp.ENTRIES,

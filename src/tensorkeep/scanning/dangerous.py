@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from tensorkeep.pickles import Call, Global
 from tensorkeep.scanning._danger_gains import GAINS
-from tensorkeep.scanning._danger_more import MORE
+from tensorkeep.scanning._danger_more import METHODS, MORE
 from tensorkeep.scanning._danger_names import GROUPS, RESOLVES
 
 _TABLE: dict[str, str] = {
@@ -41,7 +41,7 @@ def danger(module: str, name: str) -> str:
         words = _TABLE.get(".".join(parts[:length]))
         if words:
             return words
-    return behind_a_door(name)
+    return METHODS.get(name.rpartition(".")[2], "") or behind_a_door(name)
 
 
 def gain(module: str, name: str) -> str:
