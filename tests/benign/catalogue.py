@@ -19,12 +19,13 @@ import cases_models  # noqa: E402
 import cases_plain  # noqa: E402
 import cases_tensors  # noqa: E402
 import cases_training  # noqa: E402
+import cases_values  # noqa: E402
 
 Case = Callable[[Path], Path]
 
 _MODULES = (
     cases_tensors, cases_containers, cases_plain, cases_models, cases_training, cases_frameworks,
-    cases_files,
+    cases_files, cases_values,
 )  # fmt: skip
 
 CASES: dict[str, Case] = {}

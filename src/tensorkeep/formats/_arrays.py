@@ -106,16 +106,17 @@ def _element(value: object, depth: int, known: _Known) -> Element | None:
         return Element("T", 16, False, True)
     if value.func.qualified != "numpy.dtype" or not isinstance(args, tuple) or not args:
         return None
-    if not isinstance(args[0], str) or len(states) > 1:
+    if len(states) > 1:
         return None
     state = states[0] if states else (3, "|", None, None, None, -1, -1, 0)
     if not isinstance(state, tuple) or len(state) < 8 or state[1] not in ("<", ">", "|", "="):
         return None
+    code = _code(args[0], state)
     if state[2] is not None:
-        return _repeated(args[0], state, depth - 1, known) if 0 < depth < _DEEPEST else None
+        return _repeated(code, state, depth - 1, known) if 0 < depth < _DEEPEST else None
     if state[4] is not None:
-        return _structured(args[0], state, depth - 1, known) if depth else None
-    found = element_of(str(state[1]) + args[0])
+        return _structured(code, state, depth - 1, known) if depth else None
+    found = element_of(str(state[1]) + code)
     if found is None:
         return None
     flags, itemsize = state[7], state[5]
@@ -124,6 +125,14 @@ def _element(value: object, depth: int, known: _Known) -> Element | None:
     if type(itemsize) is int and itemsize not in (-1, found.itemsize):
         return None
     return found
+
+
+def _code(kind: object, state: tuple[object, ...]) -> str:
+    """numpy's code; that of a `numpy.record` is a struct's, as long as its state says."""
+    record = isinstance(kind, Global) and kind.qualified == "numpy.record"
+    if record and state[4] is not None:
+        return f"V{state[5]}"
+    return kind if isinstance(kind, str) else ""
 
 
 def _structured(code: str, state: tuple[object, ...], depth: int, known: _Known) -> Element | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from tensorkeep.pickles import Call
 from tensorkeep.scanning._allow_kinds import Entry, takes, whole_numbers
-from tensorkeep.scanning._allow_numpy import ARRAY_CLASSES, is_record
+from tensorkeep.scanning._allow_numpy import ARRAY_CLASSES, is_settled
 from tensorkeep.scanning._allow_table import kind_of
 
 _ALIGNMENTS = (None, 1, 2, 4, 8, 16, 32, 64)
@@ -29,7 +29,7 @@ def _state(_: Call, args: tuple[object, ...]) -> bool:
         and whole_numbers(known["shape"])
         and known["order"] in ("C", "F")
         and kind_of(dtype) in ("np-dtype", "np-string-dtype")
-        and not is_record(dtype)  # it could grow after its array has been read
+        and is_settled(dtype)
         and type(known["allow_mmap"]) is bool
         and alignment in _ALIGNMENTS
     )

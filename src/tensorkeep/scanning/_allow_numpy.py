@@ -51,7 +51,7 @@ def is_record(dtype: object) -> bool:
     return type(args) is tuple and bool(args) and is_named(args[0], "numpy", "record")
 
 
-def _settled(dtype: object) -> bool:
+def is_settled(dtype: object) -> bool:
     """Whether a record has its length for good: one that grew would reach beyond its arrays."""
     if not isinstance(dtype, Call) or not is_record(dtype):
         return True
@@ -102,7 +102,7 @@ def _dtype_state(target: Call, args: tuple[object, ...]) -> bool:
 
 def _sized(target: Call, size: int) -> bool:
     if is_record(target):
-        return _settled(target) and size > 0
+        return is_settled(target) and size > 0
     return type(target.args) is tuple and size == _length(target.args[0])
 
 
@@ -186,7 +186,7 @@ def _width(dtype: object) -> int | None:
 
 
 def _record_width(dtype: Call) -> int | None:
-    state = dtype.effects[0].args[0] if dtype.effects and _settled(dtype) else None
+    state = dtype.effects[0].args[0] if dtype.effects and is_settled(dtype) else None
     size = state[5] if type(state) is tuple and len(state) > 5 else None
     return size if type(size) is int else None
 
@@ -194,7 +194,7 @@ def _record_width(dtype: Call) -> int | None:
 def _scalar(args: tuple[object, ...], kind: KindOf) -> bool:
     if len(args) != 2 or kind(args[0]) != "np-dtype" or holds_objects(args[0]):
         return False
-    return _settled(args[0]) and not is_subarray(args[0]) and kind(args[1]) in ("bytes", "str")
+    return is_settled(args[0]) and not is_subarray(args[0]) and kind(args[1]) in ("bytes", "str")
 
 
 def _reconstruct(args: tuple[object, ...], kind: KindOf) -> bool:
@@ -215,7 +215,7 @@ def array_state(_: Call, args: tuple[object, ...]) -> bool:
         return fortran in (0, 1) and _texts(dtype, data) and len(data) == prod(shape)
     if not isinstance(dtype, Call) or not is_named(dtype.func, "numpy", "dtype"):
         return False
-    if not _settled(dtype):
+    if not is_settled(dtype):
         return False
     if holds_objects(dtype):
         # numpy reads as many items as the shape says, whatever the length of the list.
@@ -245,7 +245,7 @@ def _frombuffer(args: tuple[object, ...], kind: KindOf) -> bool:
         return False
     if kind(args[1]) != "np-dtype" or holds_objects(args[1]) or not whole_numbers(args[2]):
         return False
-    if is_subarray(args[1]) or not _settled(args[1]):
+    if is_subarray(args[1]) or not is_settled(args[1]):
         return False
     axes = args[4] if len(args) == 5 else None
     return args[3] in ("C", "F", "K", "A") and (axes is None or whole_numbers(axes))

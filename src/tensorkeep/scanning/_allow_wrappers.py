@@ -59,6 +59,10 @@ def _position(_: Call, args: tuple[object, ...]) -> bool:
     return len(args) == 1 and type(args[0]) is int
 
 
+def _strict(_: Call, args: tuple[object, ...]) -> bool:
+    return len(args) == 1 and type(args[0]) is bool
+
+
 def _zipped(args: tuple[object, ...], kind: KindOf) -> bool:
     return len(args) <= _ZIPPED and all(kind(arg) == "iterator" for arg in args)
 
@@ -66,7 +70,8 @@ def _zipped(args: tuple[object, ...], kind: KindOf) -> bool:
 def _iterator(
     name: str, rule: Callable[[tuple[object, ...], KindOf], bool], why: str, makes: str
 ) -> Entry:
-    effects: dict[str, EffectRule] = {"BUILD": _position} if makes == "iterator" else {}
+    state = {"iterator": _position, "zipped": _strict}.get(makes)
+    effects: dict[str, EffectRule] = {"BUILD": state} if state else {}
     # A class keeps a reference; `iter` is a function, and whoever held it could call it.
     reference = "" if name == "iter" else "iterator-class"
     mild = takes("any") if name == "iter" else None

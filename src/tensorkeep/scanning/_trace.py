@@ -24,6 +24,7 @@ _VERBS = {
 _SHADOWING = frozenset({"append", "extend", "add", "items", "keys", "values", "get", "update"})
 _HUGE = 1 << 27
 _CONTAINERS = frozenset({tuple, list, dict, set, frozenset})
+_USES = ("numpy", "joblib")  # whose entries take a dtype
 _CLASS_CALLS = ("NEWOBJ", "NEWOBJ_EX")
 
 
@@ -183,7 +184,7 @@ class Trace:
 
     def _early(self, entry: Entry, args: tuple[object, ...], offset: int) -> bool:
         """Whether numpy is given a record that gets its length only later."""
-        return self._records and entry.module.startswith("numpy") and used_early(args, offset)
+        return self._records and entry.module.startswith(_USES) and used_early(args, offset)
 
     def _affordable(self, args: tuple[object, ...]) -> bool:
         for arg in args:
