@@ -6,6 +6,7 @@ import importlib.util
 from pathlib import Path
 
 import torch
+import torch.nn.utils.prune
 from torch import nn
 from writing import Case, Make, pickled, torch_legacy, torch_zip
 
@@ -112,6 +113,20 @@ def parallel() -> nn.Module:
     return nn.DataParallel(perceptron())
 
 
+def parallel_on_devices() -> nn.Module:
+    """As a machine with accelerators saves it."""
+    model = nn.DataParallel(perceptron())
+    model.device_ids, model.output_device = [0, 1], 0
+    model.src_device_obj = torch.device("cuda", 0)
+    return model
+
+
+def pruned_for_good() -> nn.Module:
+    model = nn.Linear(2, 2)
+    nn.utils.prune.l1_unstructured(model, "weight", 0.5)
+    return nn.Sequential(nn.utils.prune.remove(model, "weight"))
+
+
 def losses() -> nn.Module:
     return nn.ModuleList([nn.CrossEntropyLoss(torch.ones(3)), nn.MSELoss(), nn.CTCLoss()])
 
@@ -125,7 +140,8 @@ MODELS: dict[str, Make] = {
     "named": named, "recurrent": recurrent, "projected": projected, "transformer": transformer,
     "encoder": encoder, "activations": activations, "module-activation": with_module_activation,
     "parameters": parameters, "tied": tied, "half": half, "buffers": buffers,
-    "attributed": attributed, "parallel": parallel, "losses": losses,
+    "attributed": attributed, "parallel": parallel,
+    "parallel-on-devices": parallel_on_devices, "pruned": pruned_for_good, "losses": losses,
     "in-a-checkpoint": in_a_checkpoint,
 }  # fmt: skip
 
@@ -146,6 +162,22 @@ def weight_norm() -> nn.Module:
     return nn.utils.weight_norm(nn.Linear(2, 2))
 
 
+def spectral_norm() -> nn.Module:
+    return nn.utils.spectral_norm(nn.Linear(2, 2))
+
+
+def prune() -> nn.Module:
+    return nn.utils.prune.l1_unstructured(nn.Linear(2, 2), "weight", 0.5)
+
+
+def scheduler() -> dict:
+    return {"scheduler": torch.optim.lr_scheduler.StepLR(optimizer()["optimizer"], 3)}
+
+
+def averaged() -> nn.Module:
+    return torch.optim.swa_utils.AveragedModel(nn.Linear(2, 2))
+
+
 def optimizer() -> dict:
     # Unpickling one wraps the `step` of its class for the whole process.
     return {"optimizer": torch.optim.Adam(perceptron().parameters())}
@@ -161,5 +193,10 @@ CASES: dict[str, Case] = {
 ODD: dict[str, tuple[Case, set[str]]] = {
     "odd/own-class": (torch_zip(Net), {"pickle/unknown-class"}),
     "odd/weight-norm": (torch_zip(weight_norm), {"pickle/kept-hook", "pickle/unknown-class"}),
+    "odd/spectral-norm": (torch_zip(spectral_norm), {"pickle/kept-hook", "pickle/unknown-class"}),
+    "odd/prune": (torch_zip(prune), {"pickle/kept-hook", "pickle/unknown-class"}),
+    "odd/scheduler": (torch_zip(scheduler), {"pickle/unknown-class"}),
+    # Its `avg_fn` may be any function of the user's, which every update calls.
+    "odd/averaged": (torch_zip(averaged), {"pickle/unknown-class"}),
     "odd/optimizer": (torch_zip(optimizer), {"pickle/unknown-class"}),
 }

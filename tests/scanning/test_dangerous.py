@@ -141,6 +141,16 @@ KNOWN = [
     ("onnxruntime", "InferenceSession", "native"),
     ("numpy.core.records", "fromfile", "files"),
     ("numpy", "ndarray.tofile", "files"),
+    ("transformers", "AutoModel.from_pretrained", "network"),
+    ("transformers.models.bert.modeling_bert", "BertModel.from_pretrained", "network"),
+    ("shop.models", "Net.from_pretrained", "network"),
+    ("shop.models", "Net.push_to_hub", "network"),
+    ("shop.models", "Net.save_pretrained", "files"),
+    ("shop.models", "Net.load_from_checkpoint", "pickle"),
+    ("lightning.fabric.utilities.cloud_io", "_load", "pickle"),
+    ("lightning_fabric.utilities.cloud_io", "_load", "pickle"),
+    ("torch.utils.file_baton", "FileBaton", "files"),
+    ("torch.jit.unsupported_tensor_ops", "execWrapper", "code"),
 ]
 
 
@@ -192,6 +202,9 @@ def test_another_door_to_a_module_is_the_module(module, name, word):
         ("wandb.sdk.wandb_config", "Config"),
         ("datasets.arrow_dataset", "Dataset"),
         ("operator", "itemgetter"),
+        ("transformers", "AutoModel"),
+        ("transformers.models.bert.modeling_bert", "BertModel"),
+        ("shop.models", "from_pretrained_config"),
     ],
 )
 def test_an_ordinary_class_has_none(module, name):
@@ -244,6 +257,7 @@ def test_a_name_of_a_million_dots_is_quick():
         ((Global("os", "path", 0), "join"), True),
         ((Global("torch", "serialization", 0), "os"), True),
         ((Global("torch", "hub", 0), "load"), True),
+        ((Global("transformers", "AutoModel", 0), "from_pretrained"), True),
         ((Global("pkg", "x", 0, operands=("a", "b")), "y"), True),
         ((Global("pkg.models", "Net", 0), "Inner", None), True),
         ((Global("pkg.models", "Net", 0), 3), True),

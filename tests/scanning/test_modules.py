@@ -42,6 +42,10 @@ def given(cls, *args, **changes):
     return Given(cls, state_of(cls(*args), **changes))
 
 
+def parallel(**changes):
+    return Given(nn.DataParallel, {**nn.DataParallel(nn.ReLU()).__getstate__(), **changes})
+
+
 BARE = {"_flat_weights": [], "_parameters": {}}  # without tensors, which pickle a tensor's bytes
 
 
@@ -77,6 +81,12 @@ def test_an_honest_state_given_by_hand_has_no_finding():
         (given(nn.LSTM, 2, 2, **BARE, _all_weights=[[1]]), "pickle/odd-effect"),
         (given(nn.LSTM, 2, 2, **BARE, _flat_weights_names=range(10**18)), "pickle/odd-effect"),
         (given(nn.TransformerEncoderLayer, 2, 1, 2, activation=int), "pickle/odd-effect"),
+        (parallel(forward=nn.Tanh()), "pickle/shadowing-key"),
+        (parallel(replicate=nn.Tanh()), "pickle/shadowing-key"),
+        (parallel(gather=dict), "pickle/shadowing-key"),
+        (parallel(_forward_pre_hooks={1: nn.Tanh()}), "pickle/kept-hook"),
+        (parallel(module=nn.functional.relu), "pickle/odd-effect"),
+        (parallel(_modules={"module": 1}), "pickle/odd-effect"),
         ([nn.functional.relu], "pickle/misplaced-reference"),
     ],
 )  # fmt: skip
