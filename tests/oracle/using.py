@@ -7,6 +7,7 @@ call what the file put there (a method hidden by an attribute, a hook, a module 
 
 from __future__ import annotations
 
+import argparse
 import collections
 import contextlib
 import enum
@@ -27,6 +28,8 @@ HONEST_SHADOWS = {
     ("torch.nn.modules.module.Module", "training"): "a flag; the class only annotates it",
 }
 _HOOKS = "hooks"
+# Classes that call nothing of what their instances hold, whatever it is called.
+_HOLDERS = (argparse.Namespace, types.SimpleNamespace)
 
 
 def walk(root):
@@ -71,7 +74,7 @@ def later_code(root):
                 continue
             if isinstance(_in_class(cls, key), _CALLABLE) and _is_method(cls, key):
                 yield f"{name}.{key} is hidden by an attribute of the instance"
-            elif _HOOKS in key and item is not None and (callable(item) or _holds_callable(item)):
+            elif _HOOKS in key and cls not in _HOLDERS and _to_call(item):
                 yield f"{name}.{key} holds something to call"
             elif key.startswith("__") and key.endswith("__"):
                 yield f"{name} has an attribute {key}"
@@ -90,7 +93,9 @@ def _is_method(cls, key):
     return not isinstance(found, property)
 
 
-def _holds_callable(item):
+def _to_call(item):
+    if item is None or callable(item):
+        return item is not None
     return isinstance(item, dict) and any(callable(part) for part in item.values())
 
 
