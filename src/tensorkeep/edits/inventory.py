@@ -78,6 +78,13 @@ class Inventory:
         self.tensors[name] = array
         self.origin[name] = origin or self.origin.get(name, ())
 
+    def drop(self, names: list[str]) -> int:
+        """Take the tensors `names`, which are here, out; how many."""
+        for name in names:
+            del self.tensors[name]
+            self.origin.pop(name, None)
+        return len(names)
+
     def replace(self, old: Mapping[str, object] | list[str], new: Mapping[str, Array]) -> None:
         """Take the tensors `old` out and put `new` where the first of them stood.
 
