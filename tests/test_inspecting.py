@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 import torch
 
 import tensorkeep as tk
+from tensorkeep.cli.output import show_json
 
 
 @pytest.fixture
@@ -150,3 +152,27 @@ def test_modules_without_tensors_have_a_tree(tmp_path):
     assert [child.type for child in nodes[1].children] == ["torch.nn.Flatten"]
     torch.save({"net": model, "other": {"w": torch.ones(2)}}, tmp_path / "y.pth")
     assert list(tk.inspect(tmp_path / "y.pth").trees) == ["other", "net"]
+
+
+def test_json_of_sections_and_tensors_has_a_line_for_each(tmp_path, capsys):
+    state = {'a\n"b': {"w": torch.zeros(2)}, "é": {"x": torch.ones(3)}, "lr": [1, {"k": [2.5]}]}
+    torch.save(state, tmp_path / "x.pth")
+    report = tk.inspect(tmp_path / "x.pth").to_dict()
+    show_json(report, rows=("sections", "tensors"))
+    text = capsys.readouterr().out
+    assert json.loads(text) == json.loads(json.dumps(report))
+    assert [json.loads(line.rstrip(",")) for line in text.splitlines() if '"stride"' in line] == [
+        json.loads(json.dumps(tensor)) for tensor in report["tensors"]
+    ]
+    show_json(report)
+    assert capsys.readouterr().out == json.dumps(report, indent=2) + "\n"
+
+
+def test_many_sections_cost_what_many_tensors_cost(tmp_path):
+    tensor = torch.zeros(1)
+    torch.save({f"part{n}": {"w": tensor} for n in range(20_000)}, tmp_path / "x.pth")
+    began = time.process_time()
+    report = tk.inspect(tmp_path / "x.pth")
+    assert len(report.sections) == len(report.trees) == 20_000
+    # A search through all tensors for each section took more than a minute.
+    assert time.process_time() - began < 15

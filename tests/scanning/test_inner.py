@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import struct
+import zipfile
 
 import torch
 
@@ -59,3 +60,17 @@ def test_a_loader_of_something_else_than_bytes_is_dangerous():
     program = b"\x80\x02ctorch.storage\n_load_from_bytes\ncpkg\nthing\n)R\x85R."
     rules = {found.rule for found in judge_program(run(program), "x")}
     assert rules == {"pickle/dangerous-call", "pickle/unknown-call"}
+
+
+def test_a_file_in_a_pickle_of_a_zip_is_judged_once(tmp_path):
+    torch.save({}, tmp_path / "whole.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "whole.pth") as whole,
+        zipfile.ZipFile(tmp_path / "x.pth", "w") as made,
+    ):
+        for info in whole.infolist():
+            pickled = info.filename.endswith("/data.pkl")
+            made.writestr(info.filename, PICKLE if pickled else whole.read(info))
+    (file,) = tk.scan(tmp_path / "x.pth").files
+    inner = [found for found in file.findings if found.subject == "os.system"]
+    assert (file.verdict, len(inner)) == ("dangerous", 1)

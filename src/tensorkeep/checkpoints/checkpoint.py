@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -43,6 +43,8 @@ class Checkpoint:
         self._blobs = blobs
         self._close = close
         self.tensors = self._refs()
+        # A hundred thousand sections of a tensor each must not be a search through all for each.
+        self._ordered = list(self.tensors.values())
 
     def _refs(self) -> dict[str, TensorRef]:
         paths = [path for path, _ in self.index.tensors]
@@ -118,7 +120,7 @@ class Checkpoint:
         return [self._section(name) for name, part in self.parts.items() if part.tensors]
 
     def _section(self, name: str) -> SectionInfo:
-        refs = [ref for ref in self.tensors.values() if ref.section == name]
+        refs = [self._ordered[at] for at in self.parts[name].tensors]
         own = [ref for ref in refs if ref.tied_to is None]
         return SectionInfo(
             name, len(refs), sum(r.record.numel for r in own), sum(r.nbytes for r in own)
@@ -159,13 +161,17 @@ class Checkpoint:
 
         Raises `NameCollision` if two would have the same; without `strict` they are quoted.
         """
-        chosen = [
-            (ref, sections.inner_path(path, section))
-            for ref, (path, _) in zip(self.tensors.values(), self.index.tensors, strict=True)
-            if section in (ALL, ref.section)
-        ]
-        inner = names([path for _, path in chosen], self.path, strict=strict)
-        return {name: ref for name, (ref, _) in zip(inner, chosen, strict=True)}
+        chosen = self._within(section)
+        paths = [sections.inner_path(self.index.tensors[at][0], section) for at in chosen]
+        inner = names(paths, self.path, strict=strict)
+        return {name: self._ordered[at] for name, at in zip(inner, chosen, strict=True)}
+
+    def _within(self, section: str) -> Sequence[int]:
+        """Where the tensors of `section` stand in the index."""
+        if section == ALL:
+            return range(len(self._ordered))
+        part = self.parts.get(section)
+        return part.tensors if part else ()
 
     def unread(self, section: str) -> list[tuple[str, str]]:
         """Name and reason of what lies in `section` and holds tensors that cannot be read."""

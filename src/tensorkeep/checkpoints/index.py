@@ -152,7 +152,7 @@ class _Walk:
         if isinstance(value, TensorRecord):
             self.index.tensors.append((path, value))
             # One key of a megabyte above thousands of tensors would be written out for each.
-            self.budget -= sum(len(key) for key in path if isinstance(key, str)) // 16
+            self.budget -= sum([len(key) for key in path if isinstance(key, str)]) // 16
             return
         self.index.leaves.append((path, value))
         parent[path[-1] if path else None] = value

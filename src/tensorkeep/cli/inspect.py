@@ -45,7 +45,7 @@ def command(target: str, form: str, tensors: bool, values: bool) -> int:
     """
     report = inspect(target)
     if form == "json":
-        show_json(report.to_dict())
+        show_json(report.to_dict(), rows=("sections", "tensors"))
         return 0
     show(_lines(report, tensors, values))
     note_lines(report.notes)

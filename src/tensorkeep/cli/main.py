@@ -60,7 +60,7 @@ def cli(ctx: click.Context, debug: bool) -> None:
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command and exit: 0, 1 for findings or damage, 2 if it could not finish."""
     # An index of 100,000 tensors is a million objects that all live: collecting finds nothing.
-    gc.set_threshold(200_000, 50, 50)
+    gc.set_threshold(500_000, 50, 50)
     _prepare()
     given, debug = _without_debug(sys.argv[1:] if arguments is None else arguments)
     try:

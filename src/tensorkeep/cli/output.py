@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
@@ -54,11 +54,31 @@ def note_lines(notes: Iterable[str]) -> None:
     talk([[("note: ", "yellow"), (escape(note), "")] for note in notes])
 
 
-def show_json(value: dict[str, Any]) -> None:
-    """`value` to stdout. `allow_nan` is off: bare NaN is no JSON."""
+def show_json(value: dict[str, Any], rows: Collection[str] = ()) -> None:
+    """`value` to stdout; of the lists under the keys `rows` an item a line.
+
+    `allow_nan` is off: bare NaN is no JSON. Only what is not indented is written by Python's C
+    encoder, which takes a tenth of the time: that is what `rows` is for.
+    """
     with _delivering(sys.stdout):
-        json.dump(value, sys.stdout, indent=2, allow_nan=False, default=str)
-        sys.stdout.write("\n")
+        sys.stdout.writelines(_document(value, rows))
+
+
+def _document(value: dict[str, Any], rows: Collection[str]) -> Iterator[str]:
+    options: dict[str, Any] = {"allow_nan": False, "default": str}
+    indented, compact = json.JSONEncoder(indent=2, **options), json.JSONEncoder(**options)
+    before = "{"
+    for key, item in value.items():
+        yield f"{before}\n  {compact.encode(key)}: "
+        if item and key in rows:
+            yield "[\n    " + compact.encode(item[0])
+            yield from (",\n    " + compact.encode(row) for row in item[1:])
+            yield "\n  ]"
+        else:
+            # Text holds no line ends as JSON writes it: all of them are the encoder's own.
+            yield indented.encode(item).replace("\n", "\n  ")
+        before = ","
+    yield "\n}\n"
 
 
 @contextmanager

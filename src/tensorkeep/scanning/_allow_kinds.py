@@ -82,7 +82,7 @@ def is_named(value: object, module: str, name: str) -> bool:
         isinstance(value, Global)
         and value.module == module
         and value.name == name
-        and not value.computed
+        and value.operands is None
     )
 
 

@@ -53,8 +53,10 @@ def _tensor_v2(args: tuple[object, ...], kind: KindOf) -> bool:
     if len(args) != 6 or type(args[0]) is not Persistent or type(args[1]) is not int:
         return _VIEW_V2(args, kind)
     size, stride, grad, hooks = args[2:]
-    plain = whole_numbers(size) and whole_numbers(stride) and type(grad) is bool
-    return (plain and args[1] >= 0 and empty_hooks(hooks, kind)) or _VIEW_V2(args, kind)
+    if type(size) is not tuple or type(stride) is not tuple or type(grad) is not bool:
+        return _VIEW_V2(args, kind)
+    plain = whole_numbers((args[1], *size, *stride)) and empty_hooks(hooks, kind)
+    return plain or _VIEW_V2(args, kind)
 
 
 def tensor_attribute(name: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tensorkeep.facts import Finding
 from tensorkeep.formats.contents import Contents, place_of
-from tensorkeep.pickles import Call, Program
+from tensorkeep.pickles import Program
 from tensorkeep.scanning._allow_kinds import is_named
 from tensorkeep.scanning._allow_torch import given_bytes
 from tensorkeep.scanning.words import Place, finding
@@ -37,9 +37,8 @@ def judge_unopened(contents: Contents) -> list[Finding]:
 def _loaded(program: Program) -> dict[bytes, int]:
     """The bytes that a program has opened as files, each with where it first does so."""
     found: dict[bytes, int] = {}
-    for event in program.trace:
-        if type(event) is Call and is_named(event.func, "torch.storage", "_load_from_bytes"):
-            data = given_bytes(event.args[0]) if type(event.args) is tuple and event.args else None
-            if data is not None:
-                found.setdefault(data, event.offset)
+    for call in program.calls_of(lambda name: is_named(name, "torch.storage", "_load_from_bytes")):
+        data = given_bytes(call.args[0]) if type(call.args) is tuple and call.args else None
+        if data is not None:
+            found.setdefault(data, call.offset)
     return found

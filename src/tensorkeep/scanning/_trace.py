@@ -108,13 +108,13 @@ class Trace:
         target = event.target
         if isinstance(target, Extension):
             return self._add("pickle/extension", str(target.code), event.offset, event)
-        if self._dialect.runs_package_code(target):
-            return self._add("package/own-code", target.qualified, event.offset, event)
         entry = self._entry(target)
         if entry is not None:
             self._records = self._records or entry.name == "record"
             self._unmentionable = self._unmentionable or not entry.reference
             return None
+        if self._dialect.runs_package_code(target):
+            return self._add("package/own-code", target.qualified, event.offset, event)
         if target in self._called and not target.computed:
             return None  # the call says it all
         words = _danger_of(target)
@@ -141,8 +141,6 @@ class Trace:
         if not isinstance(func, Global):
             rule = "pickle/extension" if isinstance(func, Extension) else "pickle/call-of-value"
             return self._add(rule, "", call.offset, call)
-        if self._dialect.runs_package_code(func):
-            return None  # importing it says it all
         entry = self._entry(func)
         if entry is None:
             return self._unlisted(call, func)
@@ -157,6 +155,8 @@ class Trace:
         return self._add("pickle/odd-arguments", func.qualified, call.offset, call)
 
     def _unlisted(self, call: Call, func: Global) -> None:
+        if self._dialect.runs_package_code(func):
+            return None  # importing it says it all
         if (func.module, func.name) == ("builtins", "getattr") and not func.computed:
             words = attribute_danger(call.args)
             if not words:
