@@ -1,0 +1,6 @@
+"""Two inventories in; pairs, misses and the smallest rule list that fits them out.
+
+Names, shapes and dtypes are enough: no tensor is read, no module is built, no torch is needed.
+`finding.find` is the search; `pairing` says which tensor is which, `inducing` makes rules of that.
+The verb `match` and `load_into` call this room; `live` hands it what a module wants.
+"""
