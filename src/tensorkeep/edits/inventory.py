@@ -52,6 +52,10 @@ class Inventory:
     def __len__(self) -> int:
         return len(self.tensors)
 
+    def copy(self) -> Inventory:
+        """Another one of the same tensors; changes to it are not seen here."""
+        return Inventory(self.subject, dict(self.tensors), list(self.notes), dict(self.origin))
+
     def rename(self, new_name: Callable[[str], str]) -> int:
         """Give every tensor the name that `new_name` makes of its own; how many changed.
 
