@@ -2,21 +2,24 @@
 
 The tree may come from a hostile file: it can be as deep as the file is long, share its parts
 (so that it is exponentially large written out) and contain itself. The walk is iterative, and
-bounded by `Limits.max_expansion`.
+bounded by `Limits.max_expansion`; sizes of shared parts tell early where it would end.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from tensorkeep.errors import LimitExceeded, NameCollision
+from tensorkeep.errors import Amplified, LimitExceeded, NameCollision
 from tensorkeep.facts import Limits
 from tensorkeep.formats.assembled import Module, Sweep, sweep
 from tensorkeep.formats.contents import Contents, Graft, Inert, Items, Lens, TensorRecord
 from tensorkeep.pickles import describe
+from tensorkeep.pickles.sharing import Sizes
 
 Path = tuple[object, ...]
+_Seen = tuple[object, Lens]
 _LONGEST_KEY = 256
+_UNWEIGHED = 1 << 14  # values that are walked before it is asked how many there are
 _Values = dict[object, object]
 _ATOMS = (str, int, float, bytes, bool, type(None))
 
@@ -49,8 +52,12 @@ class Index:
 
 
 def build(contents: Contents, limits: Limits, subject: str) -> Index:
-    """Walk `contents.root`. Raises `LimitExceeded` when shared parts write out too large."""
-    walk = _Walk(limits, subject, _written(contents))
+    """Walk `contents.root`.
+
+    Raises `LimitExceeded` when shared parts write out too large, `Amplified` when that is
+    `Limits.max_ratio` times what the bytes of the file spell.
+    """
+    walk = _Walk(limits, subject, contents)
     walk.sweep(contents)
     walk.run(contents.root, contents.lens)
     walk.index.values = walk.finish()
@@ -67,10 +74,15 @@ def _written(contents: Contents) -> int:
 class _Walk:
     """One depth-first walk, in the order of the file."""
 
-    def __init__(self, limits: Limits, subject: str, honest: int) -> None:
+    def __init__(self, limits: Limits, subject: str, contents: Contents) -> None:
         self.index = Index()
-        self.budget = limits.max_expansion + honest
-        self.max_depth = limits.max_depth
+        self.honest = _written(contents)
+        self.most = limits.max_expansion + self.honest
+        # The rest of `most` is granted by `_weigh`: nearly every checkpoint ends before.
+        self.budget = min(self.most, _UNWEIGHED)
+        self.rest = self.most - self.budget
+        self.limits = limits
+        self.whole = contents
         self.subject = subject
         self.active: set[int] = set()
         self.made: list[tuple[object, _Values, _Values, int, bool]] = []
@@ -117,14 +129,28 @@ class _Walk:
 
     def _count(self, path: Path) -> None:
         self.budget -= 1
-        if self.budget < 0 or len(path) > self.max_depth:
-            limit = "max_expansion" if self.budget < 0 else "max_depth"
-            raise LimitExceeded(
-                self.subject,
-                expected=f"values that stay within Limits.{limit} when written out",
-                got="more",
-                where=name_of(path)[:80],
-            )
+        if self.budget < 0:
+            self._weigh(path)
+        if len(path) > self.limits.max_depth:
+            expected = "values that stay within Limits.max_depth when written out"
+            where = name_of(path)[:80]
+            raise LimitExceeded(self.subject, expected=expected, got="more", where=where)
+
+    def _weigh(self, path: Path) -> None:
+        """Grant the rest of the budget, unless the values are more than that in all."""
+        written = 0
+        if self.rest:
+            written = Sizes(_parts, _identity, self.most).of((self.whole.root, self.whole.lens))
+            self.budget, self.rest = self.budget + self.rest, 0
+            if written <= self.most and self.budget >= 0:
+                return
+        amplified = written > self.limits.max_ratio * self.honest
+        raise (Amplified if amplified else LimitExceeded)(
+            self.subject,
+            expected="values that stay within Limits.max_expansion when written out",
+            got=f"at least {max(written, self.most + 1):,}, out of {self.honest:,} bytes",
+            where=name_of(path)[:80],
+        )
 
     def _children(
         self, path: Path, value: object, look: Lens
@@ -179,6 +205,30 @@ class _Walk:
             elif is_list and len(inside) == count:
                 parent[key] = list(inside.values())
         return self.top.get(None, {})
+
+
+def _parts(seen: _Seen) -> list[_Seen] | None:
+    """What the walk would meet below a value; nothing is kept."""
+    raw, look = seen
+    if type(raw) in _ATOMS:
+        return None
+    value = look(raw)
+    if isinstance(value, Graft):
+        look = value.contents.lens
+        value = look(value.contents.root)
+    if isinstance(value, Items):
+        return [(child, look) for _, child in value.pairs]
+    if isinstance(value, Module):
+        return [(child, look) for _, child in value.children]
+    if isinstance(value, dict):
+        return [(child, look) for child in value.values()]
+    if isinstance(value, list | tuple | set | frozenset):
+        return [(child, look) for child in value]
+    return None
+
+
+def _identity(seen: _Seen) -> int:
+    return id(seen[0])
 
 
 def _key(key: object) -> object:

@@ -14,7 +14,7 @@ from math import prod
 from operator import le, lt
 
 from tensorkeep.checkpoints.tensor import TensorRef
-from tensorkeep.errors import LimitExceeded
+from tensorkeep.errors import Amplified, LimitExceeded
 from tensorkeep.facts import Anomaly, Limits
 from tensorkeep.formats.assembled import Compound
 from tensorkeep.formats.contents import Storage, TensorRecord
@@ -38,8 +38,8 @@ class Wrong(Exception):
 def check(compounds: Iterable[Compound], limits: Limits, subject: str) -> Iterator[Anomaly]:
     """An anomaly for each tensor whose indices lead elsewhere.
 
-    Raises `LimitExceeded` when the tensors of a small file ask for very many bytes, and what
-    reading raises.
+    Raises `LimitExceeded` when the tensors of a small file ask for very many bytes, `Amplified`
+    from `Limits.max_ratio` times their storages on, and what reading raises.
     """
     reading = _Reading(limits, subject)
     for tensor in compounds:
@@ -62,7 +62,9 @@ class _Reading:
     """Integers of views, within a budget of bytes that grows with the storages met."""
 
     def __init__(self, limits: Limits, subject: str) -> None:
+        self.limits = limits
         self.budget = limits.max_pickle_bytes // _TIMES
+        self.spent = self.stored = 0
         self.subject = subject
         self.known: set[str] = set()
 
@@ -80,10 +82,14 @@ class _Reading:
     def _pay(self, storage: Storage, nbytes: int) -> None:
         if storage.key not in self.known:
             self.known.add(storage.key)
+            self.stored += storage.nbytes
             self.budget += _TIMES * storage.nbytes
         self.budget -= nbytes
+        self.spent += nbytes
         if self.budget < 0:
-            raise LimitExceeded(
+            # Whoever uses such a tensor reads as much.
+            amplified = self.spent > self.limits.max_ratio * self.stored
+            raise (Amplified if amplified else LimitExceeded)(
                 self.subject,
                 expected=f"indices that read each storage at most {_TIMES} times",
                 got="more",

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TypeGuard
 
 from tensorkeep.dtypes import BY_NAME, DType
-from tensorkeep.errors import Damaged, LimitExceeded, ReadError
+from tensorkeep.errors import Amplified, Damaged, ReadError
 from tensorkeep.facts import Anomaly, Limits
 from tensorkeep.formats._values import size_of
 from tensorkeep.formats.contents import sizes
@@ -128,7 +128,9 @@ def _fill(found: Metadata, where: str) -> None:
 def _spend(found: Metadata, amount: int) -> None:
     found.budget -= amount
     if found.budget < 0:
-        raise LimitExceeded(
+        # A planner makes a list of chunks for each tensor: what spells out to more than the bytes
+        # are, and a million, was shared by hand.
+        raise Amplified(
             ".metadata",
             expected="chunks and paths that stay within Limits.max_expansion when written out",
             got="more",

@@ -11,12 +11,13 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from tensorkeep.errors import LimitExceeded
+from tensorkeep.errors import Amplified, LimitExceeded
 from tensorkeep.facts import Limits
 from tensorkeep.formats._values import holds_storage
 from tensorkeep.formats.assembled import Sweep, sweep
 from tensorkeep.formats.contents import Inert, Items, Lens
 from tensorkeep.pickles import Call, Global
+from tensorkeep.pickles.sharing import Sizes
 
 _CLASS = re.compile(r"class ([A-Za-z_]\w*)(?:\(([\w., ]*)\))?:")
 _NAMES = re.compile(r"  (__parameters__|__buffers__) = \[(.*)\]")
@@ -94,13 +95,18 @@ class ScriptState:
         self.collisions: list[str] = []
         self._classes = classes
         self._budget = limits.max_expansion + written
+        self._much = limits.max_expansion + limits.max_ratio * written
         self._depth = limits.max_depth
 
     def read(self, root: object, subject: str) -> None:
         """Walk the modules below `root`, in the order in which torch names them.
 
-        Raises `LimitExceeded` for modules that share or nest each other beyond the limits.
+        Raises `LimitExceeded` for modules that share or nest each other beyond the limits,
+        `Amplified` where a few bytes share a module without end.
         """
+        if Sizes(self._inner).of(root) > self._much:
+            expected = "modules that stay within Limits.max_expansion when written out"
+            raise Amplified(subject, expected=expected, got="more")
         stack: list[tuple[tuple[str, ...], object, frozenset[int]]] = [((), root, frozenset())]
         while stack:
             path, value, above = stack.pop()
@@ -114,6 +120,13 @@ class ScriptState:
             inside = above | {id(value)}
             children = [(*path, name) for name in self._own(path, kind, state)]
             stack.extend((child, state[child[-1]], inside) for child in reversed(children))
+
+    def _inner(self, value: object) -> list[object] | None:
+        """The modules in a module; None for anything else."""
+        kind, state = self._module(value)
+        if kind is None or state is None:
+            return None
+        return [inner for inner in state.values() if self._module(inner)[0] is not None]
 
     def _own(self, path: tuple[str, ...], kind: ScriptClass, state: dict[str, object]) -> list[str]:
         """Keep a module's tensors and plain attributes; the names of the modules in it."""

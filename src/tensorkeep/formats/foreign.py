@@ -6,6 +6,8 @@ Source of the magic numbers: the specification of each format.
 from __future__ import annotations
 
 from tensorkeep.errors import NotACheckpoint, ReadError, Unsupported
+from tensorkeep.facts import Limits
+from tensorkeep.formats._programs import run_text
 from tensorkeep.stores import Blob
 
 _LATER = "This version does not read it yet; nothing in it was run."
@@ -52,9 +54,11 @@ def error(blob: Blob, head: bytes) -> ReadError:
         for offset, magic, what, remedy in table:
             if head[offset : offset + len(magic)].lower() == magic.lower():
                 return kind(blob.name, expected="a checkpoint", got=what, remedy=remedy)
-    if _looks_pickled(head):
-        what = "a pickle outside any container"
-        return Unsupported(blob.name, expected="a checkpoint", got=what, remedy=_LATER)
+    failed = run_text(head, limits=Limits()).error if _looks_pickled(head) else None
+    if isinstance(failed, ReadError):
+        # It begins like a pickle and imports nothing: what broke it off says the most.
+        said = {"expected": failed.expected, "got": failed.got, "where": failed.where}
+        return type(failed)(f"{blob.name}, a pickle outside any container", **said)
     return NotACheckpoint(
         blob.name,
         expected="torch.save's zip or safetensors",

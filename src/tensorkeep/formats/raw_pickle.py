@@ -8,7 +8,7 @@ runs like one, which text does not.
 
 from __future__ import annotations
 
-from tensorkeep.errors import Damaged, LimitExceeded, NotACheckpoint, TensorkeepError
+from tensorkeep.errors import Amplified, Damaged, LimitExceeded, NotACheckpoint, TensorkeepError
 from tensorkeep.facts import Anomaly, Limits
 from tensorkeep.formats import _nested
 from tensorkeep.formats._joblib import Arrays
@@ -35,7 +35,9 @@ def identify(blob: Blob, head: bytes) -> bool:
     """Whether the first bytes run as a pickle does."""
     if len(head) >= 2 and head[0] == _PROTO and head[1] <= _HIGHEST:
         program = run_text(head, limits=_QUICK)
-        return program.error is None or program.cut or imports(program)
+        # What costs too much is a program, too: reading it says what happened.
+        costly = isinstance(program.error, LimitExceeded)
+        return program.error is None or program.cut or costly or imports(program)
     return bool(head) and _runs(blob, head)
 
 
@@ -58,6 +60,8 @@ def _stack(data: bytes, whole: bool) -> bool | None:
     for _ in range(_SURELY):
         program = run_text(data, start, limits=_QUICK)
         if imports(program) and plausible(program):
+            return True
+        if isinstance(program.error, Amplified):  # no text asks for so much by accident
             return True
         if program.error is not None:
             return None if program.cut and not whole else False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from tensorkeep.pickles.values import Call, Effect, Extension, Global, Import, Persistent, Program
 
@@ -48,7 +49,8 @@ class Uses:
         return self.counts.get(id(value), 0)
 
     def _walk(self, roots: Iterable[object]) -> None:
-        stack = list(roots)
+        stack: list[Any] = list(roots)
+        counts = self.counts
         while stack:
             value = stack.pop()
             kind = type(value)
@@ -56,11 +58,16 @@ class Uses:
                 self._use(value)
                 if self._order.get(id(value), -1) >= self._at:
                     self.early.add(id(value))
-            elif kind in CONTAINERS or kind is Extension:
+            elif kind in CONTAINERS:
+                # Two million tuples around each other come by here: no call for each.
+                used = counts.get(id(value), 0)
+                counts[id(value)] = used + 1
+                if not used:
+                    stack.extend(value)
+                    if kind is dict:
+                        stack.extend(value.values())
+            elif kind is Extension:
                 self._use(value)
-                if value and id(value) not in self._seen:
-                    self._seen.add(id(value))
-                    stack.extend(_inside(value))
             elif isinstance(value, Global) and value.operands and id(value) not in self._seen:
                 self._seen.add(id(value))
                 stack.extend(value.operands)
@@ -77,9 +84,3 @@ def _operands(event: Event) -> tuple[object, ...]:
     if isinstance(event, Persistent):
         return (event.pid,)
     return (event.target,)
-
-
-def _inside(value: object) -> Iterable[object]:
-    if isinstance(value, dict):
-        return [*value, *value.values()]
-    return value if isinstance(value, list | tuple | set | frozenset) else ()

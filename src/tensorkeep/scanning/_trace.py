@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sized
 
+from tensorkeep.facts import Limits
 from tensorkeep.pickles import Call, Effect, Extension, Global, Import, Persistent, describe
+from tensorkeep.pickles.sharing import Sizes, inside
 from tensorkeep.scanning._allow_numpy import used_early
 from tensorkeep.scanning._danger_names import RESOLVES
 from tensorkeep.scanning.allowlist import Entry, entry_of, kind_of
@@ -23,6 +25,7 @@ _VERBS = {
 }
 _SHADOWING = frozenset({"append", "extend", "add", "items", "keys", "values", "get", "update"})
 _HUGE = 1 << 27
+_LIMITS = Limits()
 _CONTAINERS = frozenset({tuple, list, dict, set, frozenset})
 _USES = ("numpy", "joblib")  # whose entries take a dtype
 _CLASS_CALLS = ("NEWOBJ", "NEWOBJ_EX")
@@ -41,7 +44,9 @@ class Trace:
         self._collector = collector
         self._dialect = dialect or Dialect()
         self._where = where
+        self._size = size
         self._budget = 16 * size + (1 << 16)
+        self._sizes = Sizes(inside)
         self._entries: dict[Global, Entry | None] = {}
         self._called: set[object] = set()
         self._unmentionable = False
@@ -150,9 +155,16 @@ class Trace:
         if words and func is call.func and func.module != "copyreg":
             why = f"{func.qualified} {words}"
             return self._add("pickle/dangerous-call", func.qualified, call.offset, call, why)
-        if self._budget < 0 or _asks_for_much(call.args):
+        if self._budget < 0 or _asks_for_much(call.args) or self._shares_much(call.args):
             return self._add("pickle/amplification", func.qualified, call.offset, call)
         return self._add("pickle/odd-arguments", func.qualified, call.offset, call)
+
+    def _shares_much(self, args: object) -> bool:
+        """Whether arguments are small in memory and without end to whoever hashes or copies them.
+
+        Containers are measured once in the whole program, whatever calls are given them.
+        """
+        return self._sizes.of(args) > _LIMITS.max_expansion + _LIMITS.max_ratio * self._size
 
     def _unlisted(self, call: Call, func: Global) -> None:
         if self._dialect.runs_package_code(func):
@@ -167,6 +179,8 @@ class Trace:
             why = f"{func.qualified} {words}"
             return self._add("pickle/dangerous-call", func.qualified, call.offset, call, why)
         rule = "pickle/unknown-call"
+        if func.module == "builtins" and self._shares_much(call.args):  # hash, repr
+            rule = "pickle/amplification"
         if call.kind in _CLASS_CALLS or func is not call.func:
             rule = "pickle/unknown-class"
         if "." in func.name:
@@ -210,6 +224,8 @@ class Trace:
         rule = _odd_state(effect) or "pickle/odd-effect"
         if rule == "pickle/odd-effect" and entry.blame and effect.kind == "BUILD":
             rule = entry.blame(target, effect.args) or rule
+        if rule == "pickle/odd-effect" and self._shares_much(effect.args):
+            rule = "pickle/amplification"
         return self._report(rule if entry.fresh else "pickle/changes-global", effect)
 
     def _report(self, rule: str, effect: Effect) -> None:

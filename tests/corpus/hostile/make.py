@@ -347,7 +347,13 @@ def service():
         checkpoint(P2 + b"Nr" + struct.pack("<I", 2**31) + b"."),
     )
     laughs = b"]" + b"".join(b"q" + bytes([n]) + b"0](h" + bytes([n]) + b"2e" for n in range(60))
-    keep("exponential_expansion", "I", UNKNOWN, "", checkpoint(P2 + laughs + b"."))
+    keep(
+        "exponential_expansion",
+        "I",
+        DANGEROUS,
+        "container/amplification",
+        checkpoint(P2 + laughs + b"."),
+    )
     lengths = {
         "bytes_of_exabytes": b"\x8e" + struct.pack("<Q", 1 << 62),
         "bytearray_of_exabytes": b"\x96" + struct.pack("<Q", 1 << 62),

@@ -163,6 +163,13 @@ def scripts():
     runs("script_constants", **{"constants.pkl": P2 + CALL + b"\x85."})
     runs("script_data", **{"data.pkl": state_dict(CALL)})
     runs("script_traced_inputs", **{"traced_inputs.pkl": EVIL})
+    # Each module holds the next one twice.
+    shared = P2 + g("__torch__", "M") + b")\x81q\x00}" + u("weight") + tensor() + b"sb0"
+    for at in range(60):
+        shared += g("__torch__", "M") + b")\x81q" + bytes([at + 1]) + b"}("
+        shared += u("a") + b"h" + bytes([at]) + u("b") + b"h" + bytes([at]) + b"ub0"
+    shared += b"h" + bytes([60]) + b"."
+    runs("script_of_doubled_modules", DANGEROUS, "container/amplification", **{"data.pkl": shared})
     runs("script_debug_pickle", **{"code/__torch__.py.debug_pkl": EVIL})
     runs("script_extra_file", rules=f"{CODE} {HIDDEN}", **{"extra/labels.txt": EVIL})
     runs("script_bytecode_pickle", **{"bytecode.pkl": EVIL})

@@ -238,7 +238,7 @@ def floods():
     data = P2 + made(
         "Metadata", state_dict_metadata=b"}(" + listed + b"u", storage_data=b"}"
     ) + b"."  # fmt: skip
-    keep("dcp_chunks_shared_by_many_names", "I", UNKNOWN, "read/limit", {
+    keep("dcp_chunks_shared_by_many_names", "I", DANGEROUS, "container/amplification", {
         ".metadata": data, DATA: TENSOR,
     })  # fmt: skip
     keep("dcp_planner_calls_by_name", "F", DANGEROUS, "pickle/dangerous-import",

@@ -179,7 +179,13 @@ def scanners():
     keys = (n * ((1 << 61) - 1) for n in range(1, 2_000))
     alike = b"".join(b"\x8a\x0a" + key.to_bytes(10, "little") + b"N" for key in keys)
     colliding = P2 + b"}(" + alike + b"u."
-    keep("colliding_keys", "K", UNKNOWN, "read/limit", checkpoint(colliding, deflate=True))
+    keep(
+        "colliding_keys",
+        "K",
+        DANGEROUS,
+        "container/amplification",
+        checkpoint(colliding, deflate=True),
+    )
     unknown = "pickle/unknown-call"
     written = {
         "name_in_escapes": sg("models\x1b[31m", "make\r\x1b[2K"),

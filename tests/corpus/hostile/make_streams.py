@@ -194,6 +194,17 @@ def bombs():
     service("hundred_thousand_pickles", UNKNOWN, "read/limit", {"model.pkl.gz": many})
     doubled = b"]" + b"(22222222l" * 40 + b"."
     service("dup_expansion", UNKNOWN, "", P2 + doubled)
+    # Each DUP and TUPLE2 doubles what lies on the stack: 2**60 values out of 120 bytes.
+    tuples = b"N" + b"2\x86" * 60
+    service("doubled_tuples", DANGEROUS, amplified, P2 + tuples + b".")
+    service("doubled_tuples_as_a_key", DANGEROUS, amplified, P2 + b"}" + tuples + b"Ns.")
+    service("doubled_tuples_as_a_key_in_protocol_0", DANGEROUS, amplified, b"}" + tuples + b"Ns.")
+    deeper = b"N" + b"2\x86" * 600
+    service("doubled_tuples_as_a_deep_key", DANGEROUS, amplified, P2 + b"}" + deeper + b"Ns.")
+    made = g("builtins", "set") + b"](" + tuples + b"e\x85R0N."
+    service("doubled_tuples_in_a_set_that_is_dropped", DANGEROUS, "pickle/amplification", P2 + made)
+    table = g("collections", "OrderedDict") + b")R" + tuples + b"Ns0N."
+    service("doubled_tuples_in_an_ordered_dict", DANGEROUS, "pickle/amplification", P2 + table)
 
 
 def counts():
