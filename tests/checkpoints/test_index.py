@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import time
 
 import pytest
 import torch
 
 import tensorkeep as tk
 from tensorkeep.checkpoints.index import build, names
-from tensorkeep.errors import LimitExceeded, NameCollision, UnknownTensor
+from tensorkeep.errors import Amplified, LimitExceeded, NameCollision, UnknownTensor
 from tensorkeep.facts import Limits
 from tensorkeep.formats.contents import Contents, Inert, plain
 
@@ -155,6 +156,48 @@ def test_the_limit_on_what_sharing_writes_out():
         value = [value, value]
     with pytest.raises(LimitExceeded, match="max_expansion"):
         build(Contents("test", "test", value, plain, {}), Limits(max_expansion=100_000), "x")
+
+
+def doubled(times, value):
+    for _ in range(times):
+        value = [value, value]
+    return value
+
+
+@pytest.mark.parametrize("times", [40, 900, 3000])
+def test_doubling_is_amplification_and_told_at_once(times):
+    started = time.process_time()
+    with pytest.raises(Amplified, match="max_expansion"):
+        build(Contents("test", "test", doubled(times, 1), plain, {}), Limits(), "x")
+    assert time.process_time() - started < 5  # a million values take longer than the measure
+
+
+def test_what_an_honest_file_shares_is_no_amplification(saved):
+    table = list(range(2000))
+    value = [table for _ in range(1000)]
+    assert named(saved({"m": {"w": torch.zeros(1)}, "extra": value[:400]})) == {"m.w": 1}
+    path = saved({"notes": "x" * 50_000, "extra": value})
+    with pytest.raises(LimitExceeded) as caught:
+        tk.open(path)
+    assert not isinstance(caught.value, Amplified)
+
+
+def test_a_graph_of_circles_is_too_much_and_no_amplification():
+    nodes = [[] for _ in range(12)]
+    for node in nodes:
+        node += nodes
+    with pytest.raises(LimitExceeded, match="max_expansion") as caught:
+        build(Contents("test", "test", nodes, plain, {}), Limits(max_expansion=50_000), "x")
+    assert not isinstance(caught.value, Amplified)
+
+
+def test_depth_is_told_where_much_was_walked_before():
+    deep = 1
+    for _ in range(2000):
+        deep = [deep]
+    value = [doubled(14, 1), doubled(14, 1), deep]
+    with pytest.raises(LimitExceeded, match="max_depth"):
+        build(Contents("test", "test", value, plain, {}), Limits(), "x")
 
 
 def test_sharing_that_a_file_writes_out(saved):

@@ -210,3 +210,27 @@ def test_a_file_of_two_formats_is_judged_as_both():
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
     assert tk.scan(file.getvalue()).verdict == "dangerous"
+
+
+DOUBLED = b"N" + b"2\x86" * 50
+
+
+@pytest.mark.parametrize("data", [b"\x80\x02}" + DOUBLED + b"Ns.", b"}" + DOUBLED + b"Ns."])
+def test_a_pickle_that_costs_too_much_is_one_and_says_what_and_where(data):
+    assert recognised(data)
+    (found,) = tk.scan(data).findings
+    assert (found.rule, found.severity) == ("container/amplification", "dangerous")
+    assert "Limits.max_expansion" in found.what
+    assert "opcode SETITEM" in found.what
+    assert found.what.endswith("pass larger Limits.")
+
+
+def test_deep_keys_are_too_costly_and_no_amplification():
+    (found,) = tk.scan(b"\x80\x02}N" + b"\x85" * 5_000 + b"Ns.").findings
+    assert (found.rule, found.severity) == ("read/limit", "unknown")
+
+
+def test_a_pickle_that_breaks_off_says_where():
+    (found,) = tk.scan(b"\x80\x02](2l.").findings
+    assert found.severity == "unknown"
+    assert "byte 4, opcode DUP" in found.what

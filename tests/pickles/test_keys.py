@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from tensorkeep.errors import LimitExceeded
+from tensorkeep.errors import Amplified, LimitExceeded
 from tensorkeep.facts import Limits
 from tensorkeep.pickles import Node, load, run
 
@@ -54,7 +54,37 @@ def test_frozensets_in_frozensets():
 def test_a_key_that_shares_its_parts():
     # 2**50 leaves: each opcode pair doubles the tuple.
     error = run(b"}N" + b"2\x86" * 50 + b"Ns.", limits=Limits(max_expansion=100_000)).error
+    assert isinstance(error, Amplified)
+    assert "max_expansion" in error.expected
+
+
+@pytest.mark.parametrize("times", [25, 63, 64, 65, 100_000])
+def test_doubling_is_amplification_however_deep(times):
+    started = time.process_time()
+    for use in (b"}%bNs.", b"\x8f(%b\x90.", b"(%b\x91."):
+        error = run(use % (b"N" + b"2\x86" * times)).error
+        assert isinstance(error, LimitExceeded)
+        # A file of 200 kilobytes may ask for 20 million parts; past that, depth comes second.
+        assert isinstance(error, Amplified)
+    assert time.process_time() - started < 5
+
+
+def test_a_wide_key_that_holds_a_wide_key_many_times():
+    """Each part is looked at once: a million million looks otherwise."""
+    wide = b"(" + b"N" * 100_000 + b"tq\x00"
+    started = time.process_time()
+    error = run(wide + b"0}(" + b"h\x00" * 100_000 + b"tNs.").error
+    assert isinstance(error, Amplified)
+    assert time.process_time() - started < 5
+
+
+def test_many_honest_keys_are_no_amplification():
+    """One key of a thousand parts in dict after dict of a file of some size: too much, no attack."""
+    key = b"(" + b"N" * 1000 + b"tq\x00"
+    used = b"}h\x00Ns"
+    error = run(b"]" + key + b"0" + used * 1100 + b"N0" * 10_000 + b"N.").error
     assert isinstance(error, LimitExceeded)
+    assert not isinstance(error, Amplified)
 
 
 def test_work_on_big_keys_is_charged_for():
@@ -70,7 +100,7 @@ def test_work_on_big_keys_is_charged_for():
 def test_integers_with_one_hash():
     prime = (1 << 61) - 1
     data = b"}(" + b"".join(long_int(prime * n + 5) + b"N" for n in range(1, 5000)) + b"u."
-    assert isinstance(run(data).error, LimitExceeded)
+    assert isinstance(run(data).error, Amplified)
 
 
 def test_many_honest_big_integers_and_tuples():

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tensorkeep.errors import Damaged, LimitExceeded, NotFound, Unsupported
+from tensorkeep.errors import Amplified, Damaged, LimitExceeded, NotFound, Unsupported
 from tensorkeep.facts import Anomaly, Finding
 from tensorkeep.pickles import run
 from tensorkeep.scanning import _anomalies
@@ -546,6 +546,28 @@ def test_one_long_list_named_again_and_again_costs_no_more():
     assert time.process_time() - start < 5
 
 
+DOUBLED = b"N" + b"2\x86" * 50
+
+
+@pytest.mark.parametrize(
+    "opcodes",
+    [
+        g("builtins", "set") + b"](" + DOUBLED + b"e\x85R0",
+        g("builtins", "hash") + DOUBLED + b"\x85R0",
+        OD + DOUBLED + b"Ns0",
+        OD[:-2] + b"](](" + DOUBLED + b"Nee\x85R0",
+    ],
+)
+def test_what_hashes_without_end_is_amplification(opcodes):
+    found = findings(P2 + opcodes + b"N.")
+    assert verdict(found) == "dangerous"
+    assert "pickle/amplification" in {one.rule for one in found}
+
+
+def test_a_list_of_what_is_doubled_harms_nobody_who_does_not_write_it_out():
+    assert findings(P2 + b"](" + DOUBLED + b"e0N.") == []
+
+
 @given(
     st.sampled_from([*DANGEROUS.values(), *NOT_SAFE.values()]),
     st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), max_size=6),
@@ -632,6 +654,11 @@ def test_anomalies_are_counted():
 def test_an_error_makes_a_file_unknown(error, rule):
     found = judge_error(error, "model.pth")
     assert (found.rule, found.severity, found.where) == (rule, "unknown", "model.pth")
+
+
+def test_an_amplification_makes_it_dangerous():
+    found = judge_error(Amplified("x"), "model.pth")
+    assert (found.rule, found.severity) == ("container/amplification", "dangerous")
 
 
 def test_the_table_of_rules_is_whole():

@@ -54,18 +54,21 @@ class Uses:
         while stack:
             value = stack.pop()
             kind = type(value)
-            if kind is Call or kind is Persistent:
+            if kind in CONTAINERS:
+                # Two million tuples around each other come by here: no call for each.
+                at = id(value)
+                if at in counts:
+                    counts[at] += 1
+                else:
+                    counts[at] = 1
+                    if value:
+                        stack += value
+                        if kind is dict:
+                            stack += value.values()
+            elif kind is Call or kind is Persistent:
                 self._use(value)
                 if self._order.get(id(value), -1) >= self._at:
                     self.early.add(id(value))
-            elif kind in CONTAINERS:
-                # Two million tuples around each other come by here: no call for each.
-                used = counts.get(id(value), 0)
-                counts[id(value)] = used + 1
-                if not used:
-                    stack.extend(value)
-                    if kind is dict:
-                        stack.extend(value.values())
             elif kind is Extension:
                 self._use(value)
             elif isinstance(value, Global) and value.operands and id(value) not in self._seen:

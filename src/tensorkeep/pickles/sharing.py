@@ -17,6 +17,8 @@ MOST = 1 << 62  # sizes are cut off here: numbers of a million digits are an att
 
 @dataclass(slots=True)
 class _Frame(Generic[T]):
+    """A container on its way: `at` is its depth, `low` the least that a circle leads back to."""
+
     node: T
     key: int
     todo: Iterator[T]
@@ -43,6 +45,7 @@ class Sizes(Generic[T]):
         self._identity = identity
         self._steps = steps
         self._known: dict[int, tuple[T, int]] = {}
+        self.circles = False  # whether any part that was met contains itself
 
     def of(self, root: T) -> int:
         """The number of nodes below and at `root`, `MOST` at most.
@@ -68,6 +71,36 @@ class Sizes(Generic[T]):
             frames[-1].total += total
             frames[-1].low = min(frames[-1].low, frame.low)
 
+    def ways(self, root: T, most: int) -> int:
+        """As `of`, exact with circles too, as every way is gone; it stops beyond `most`."""
+        parts: dict[int, list[tuple[int, T]] | None] = {}
+        kept = [root]  # whatever was asked for its parts keeps its identity
+        above = {self._identity(root)}
+        levels = [(self._identity(root), iter(self._listed(root) or ()))]
+        total = 1
+        while levels and total <= most:
+            key, todo = levels[-1]
+            for inner, node in todo:
+                total += 1
+                if inner not in parts:
+                    parts[inner] = self._listed(node)
+                    kept.append(node)
+                inside = parts[inner]
+                if inside is not None and inner not in above:
+                    above.add(inner)
+                    levels.append((inner, iter(inside)))
+                    break
+                if total > most:
+                    break
+            else:
+                levels.pop()
+                above.discard(key)
+        return total
+
+    def _listed(self, node: T) -> list[tuple[int, T]] | None:
+        inside = self._parts(node)
+        return None if inside is None else [(self._identity(part), part) for part in inside]
+
     def _enter(self, frame: _Frame[T], open_: dict[int, int]) -> _Frame[T] | None:
         """Count what is left in `frame` up to its next unknown container, which is the answer."""
         known, identity = self._known, self._identity
@@ -76,7 +109,9 @@ class Sizes(Generic[T]):
             if key in known:
                 frame.total += known[key][1]
                 continue
-            frame.low = min(frame.low, open_.get(key, MOST))
+            if key in open_:
+                self.circles = True
+                frame.low = min(frame.low, open_[key])
             inside = None if key in open_ or self._steps <= 0 else self._parts(node)
             if inside is not None:
                 self._steps -= 1
