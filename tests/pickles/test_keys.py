@@ -79,7 +79,7 @@ def test_a_wide_key_that_holds_a_wide_key_many_times():
 
 
 def test_many_honest_keys_are_no_amplification():
-    """One key of a thousand parts in dict after dict of a file of some size: too much, no attack."""
+    """One key of a thousand parts in dict after dict, in a file of some size: no attack."""
     key = b"(" + b"N" * 1000 + b"tq\x00"
     used = b"}h\x00Ns"
     error = run(b"]" + key + b"0" + used * 1100 + b"N0" * 10_000 + b"N.").error
