@@ -172,4 +172,6 @@ def test_a_small_file_cannot_ask_for_endless_reading():
     many = [torch.sparse_coo_tensor(indices, values, (n + 1,)) for n in range(60)]
     report = scanned(many, limits=Limits(max_pickle_bytes=1 << 20))
     assert [found.rule for found in report.findings] == ["read/limit"]
+    report = scanned(many, limits=Limits(max_pickle_bytes=1 << 20, max_ratio=10))
+    assert [found.rule for found in report.findings] == ["container/amplification"]
     assert scanned(many[:10]).verdict == "safe"
