@@ -236,11 +236,13 @@ def _compound(name: str, value: Compound) -> dict[str, Any]:
 def _parameters(ckpt: Checkpoint, weights: str | None) -> dict[str, str]:
     """For each tensor of an optimizer's state whose parameter is known: that one's name."""
     known = parameter_names(
-        ckpt.index, ckpt.select(weights, strict=False) if weights is not None else {}
+        ckpt.index, lambda: ckpt.select(weights, strict=False) if weights is not None else {}
     )
-    names = {}
+    names: dict[str, str] = {}
+    if not known:
+        return names
     for ref, (path, _) in zip(ckpt.tensors.values(), ckpt.index.tensors, strict=True):
-        if known and len(path) > 2 and path[-3] == "state":
+        if len(path) > 2 and path[-3] == "state":
             name = known.get(path[:-3], {}).get(path[-2])
             if name is not None:
                 names[ref.name] = name

@@ -10,7 +10,7 @@ from types import TracebackType
 from tensorkeep.checkpoints import kinds, sections
 from tensorkeep.checkpoints.index import Index, names
 from tensorkeep.checkpoints.sections import ALL, FLAT
-from tensorkeep.checkpoints.tensor import TensorRef, strided
+from tensorkeep.checkpoints.tensor import TensorRef
 from tensorkeep.checkpoints.ties import dead_bytes, tie
 from tensorkeep.errors import UnknownTensor
 from tensorkeep.facts import SectionInfo
@@ -136,7 +136,7 @@ class Checkpoint:
         if any(value.unread and not isinstance(value, Compound) for value in unread):
             return None
         readable = [record for record in self._records() if not record.problem]
-        spans = [(record.storage.key, *strided(record).span()) for record in readable]
+        spans = [(record.storage.key, *record.span()) for record in readable]
         sizes: dict[Hashable, int] = {s.key: s.nbytes for s in self.contents.storages.values()}
         return dead_bytes(sizes, spans) if sizes else 0
 

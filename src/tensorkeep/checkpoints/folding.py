@@ -90,20 +90,22 @@ def _nodes(level: _Level) -> list[Node]:
 
 
 def _leaf(label: str, ref: TensorRef) -> Node:
-    own = ref.tied_to is None
+    own, record = ref.tied_to is None, ref.record
     node = Node(label, ref, tensors=1)
-    node.parameters = ref.record.numel if own else 0
-    node.nbytes = ref.nbytes if own else 0
-    node.signature = hash((ref.dtype, ref.shape, own))
+    if own:
+        node.parameters = record.numel
+        node.nbytes = node.parameters * record.dtype.itemsize
+    node.signature = hash((record.dtype.name, record.shape, own))
     return node
 
 
 def _branch(label: str, children: list[Node], type_: str) -> Node:
     node = Node(label, children=children, type=type_)
-    node.tensors = sum(child.tensors for child in children)
-    node.parameters = sum(child.parameters for child in children)
-    node.nbytes = sum(child.nbytes for child in children)
-    node.signature = hash((type_, *((c.label, c.count, c.signature) for c in children)))
+    for child in children:
+        node.tensors += child.tensors
+        node.parameters += child.parameters
+        node.nbytes += child.nbytes
+    node.signature = hash((type_, *[(c.label, c.count, c.signature) for c in children]))
     return node
 
 

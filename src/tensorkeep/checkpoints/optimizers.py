@@ -8,17 +8,21 @@ shape of every moment equal to that of its parameter; otherwise nothing is said.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from tensorkeep.checkpoints.index import Index, Path
 from tensorkeep.checkpoints.tensor import TensorRef
 
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 Names = dict[object, str]
+Weights = Callable[[], Mapping[str, TensorRef]]
 
 
-def parameter_names(index: Index, weights: Mapping[str, TensorRef]) -> dict[Path, Names]:
-    """For each optimizer (by the path of its state dict): parameter index to parameter name."""
+def parameter_names(index: Index, weights: Weights) -> dict[Path, Names]:
+    """For each optimizer (by the path of its state dict): parameter index to parameter name.
+
+    `weights` gives the tensors of the model by name; it is asked only if names follow from them.
+    """
     found = {}
     for prefix, groups in _groups(index).items():
         names = _saved(groups) or _deduced(index, prefix, groups, weights)
@@ -52,12 +56,12 @@ def _deduced(
     index: Index,
     prefix: Path,
     groups: dict[object, dict[str, list[object]]],
-    weights: Mapping[str, TensorRef],
+    weights: Weights,
 ) -> Names:
     if len(groups) != 1:
         return {}
     numbers = next(iter(groups.values())).get("params", [])
-    own = [(n, r) for n, r in weights.items() if r.tied_to is None and not n.endswith(_BUFFERS)]
+    own = [(n, r) for n, r in weights().items() if r.tied_to is None and not n.endswith(_BUFFERS)]
     if len(own) != len(numbers):
         return {}
     paired = dict(zip(numbers, own, strict=True))

@@ -127,6 +127,11 @@ class TensorRecord:
         """Bytes of the contiguous tensor."""
         return prod(self.shape) * self.dtype.itemsize
 
+    def span(self) -> tuple[int, int]:
+        """First byte touched within the storage, and one more than the last; (0, 0) if empty."""
+        end = reach(self.shape, self.stride, self.offset)
+        return (self.offset * self.dtype.itemsize, end * self.dtype.itemsize) if end else (0, 0)
+
     def check(self, name: str) -> None:
         """Raise `Damaged` if its bytes may not be read."""
         if self.problem:
