@@ -158,7 +158,7 @@ def _calls_more(data: bytes, parts: Parts) -> bool:
             program = run_text(piece, limits=parts.limits)
             if not (piece[0] == 0x80 or plausible(program)):
                 continue
-            if any(not _is_plain(event) for event in program.trace if type(event) is Import):
+            if any(not is_plain(event) for event in program.trace if type(event) is Import):
                 return True
             inner += [text for _, text in program.constants if isinstance(text, bytes)]
         todo = inner
@@ -188,7 +188,8 @@ _PLAIN = {
 _PLAIN_NAMES = frozenset(f"{m}.{name}" for m, names in _PLAIN.items() for name in names.split())
 
 
-def _is_plain(event: Import) -> bool:
+def is_plain(event: Import) -> bool:
+    """Whether plain values and tensors are made of what an event imports."""
     target = event.target
     if isinstance(target, Extension):
         return False

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from tensorkeep.archives.zip import ZipArchive, ZipMember
 from tensorkeep.errors import Amplified, Damaged, NotACheckpoint, TensorkeepError
 from tensorkeep.facts import Anomaly, Limits
-from tensorkeep.formats import _nested
+from tensorkeep.formats import _hidden, _nested
 from tensorkeep.formats._members import is_compiled, named_model
 from tensorkeep.formats._zip_storages import Storages
 from tensorkeep.formats.contents import Code, Contents, Lens, Parts, Storage
@@ -144,10 +144,16 @@ class ZipReading:
 
     def _behind(self, member: ZipMember, data: bytes, program: Program) -> None:
         """A second pickle behind STOP: torch stops there, whoever loads on does not."""
-        end = program.end
-        if program.error is None and is_program(data[end : end + _CHUNK], self.limits):
+        end, second = program.end, None
+        if program.error is not None or end == len(data):
+            return
+        if is_program(data[end : end + _CHUNK], self.limits):
             second = run(data, end, limits=self.limits, where=member.name)
             self.programs.append((member.name, second))
+        found = _hidden.behind(MemoryBlob(data), end, self.limits, member.name, second)
+        self.programs += found.programs
+        self.unreadable += found.unreadable
+        self.archive.anomalies.extend(found.anomalies)
 
     def expect(self, member: ZipMember) -> None:
         """A pickle that belongs where it is and that only the audit reads."""

@@ -8,9 +8,9 @@ runs like one, which text does not.
 
 from __future__ import annotations
 
-from tensorkeep.errors import Amplified, Damaged, LimitExceeded, NotACheckpoint, TensorkeepError
+from tensorkeep.errors import Amplified, Damaged, LimitExceeded, NotACheckpoint
 from tensorkeep.facts import Anomaly, Limits
-from tensorkeep.formats import _nested
+from tensorkeep.formats import _hidden, _nested
 from tensorkeep.formats._joblib import Arrays
 from tensorkeep.formats._programs import imports, plausible, run_text
 from tensorkeep.formats._tensors import Interpreter
@@ -83,18 +83,21 @@ def read(blob: Blob, limits: Limits, parts: Parts) -> Contents:
     first, last = programs[0][1], programs[-1][1]
     anomalies: list[Anomaly] = []
     files: dict[bytes, Contents] = {}
-    every = [*programs, *arrays.programs, *plain]
-    nested, unreadable = _nested.collect(every, parts, anomalies, files)
-    error: TensorkeepError | None = first.error
-    if isinstance(last.error, LimitExceeded):
-        error = last.error
-    elif len(programs) > 1 and last.error is not None:
-        # What follows the last whole pickle is no program, or one that a reader stops in.
-        where, tail = programs[-1]
-        if not (tail.trace or tail.persistents):
-            programs.pop()
-        _tail(blob, where, tail, parts, anomalies, nested)
-    more = [program for _, program in every]
+    limited = isinstance(last.error, LimitExceeded)
+    # What follows the last whole pickle is no program, or one that a reader stops in.
+    tailed = len(programs) > 1 and last.error is not None and not limited
+    behind = _hidden.Hidden()
+    if tailed:
+        behind = _hidden.behind(blob, last.start, limits, known=last)
+    judged = [*programs, *arrays.programs, *plain, *behind.programs]
+    nested, unreadable = _nested.collect(judged, parts, anomalies, files)
+    anomalies += behind.anomalies
+    unreadable += behind.unreadable
+    if tailed:
+        _tail(blob, *programs[-1], parts, anomalies, nested)
+        if not (last.trace or last.persistents):
+            del judged[len(programs) - 1], programs[-1]
+    more = [program for _, program in judged]
     return Contents(
         format=NAME,
         container="joblib" if arrays.storages else "pickle",
@@ -102,9 +105,9 @@ def read(blob: Blob, limits: Limits, parts: Parts) -> Contents:
         lens=arrays.lens(Interpreter(first, _no_storage, anomalies, files, more)),
         storages=arrays.storages,
         facts={"protocol": str(max(program.protocol for _, program in programs))},
-        programs=[*programs, *arrays.programs, *plain],
+        programs=judged,
         anomalies=anomalies,
-        error=error,
+        error=last.error if limited else first.error,
         nested=nested,
         unreadable=unreadable,
     )

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from tensorkeep.errors import Damaged, TensorkeepError
 from tensorkeep.facts import Anomaly, Limits
-from tensorkeep.formats import _nested
+from tensorkeep.formats import _hidden, _nested
 from tensorkeep.formats._legacy_storages import LegacyStorages, container_class
 from tensorkeep.formats._programs import Stream
 from tensorkeep.formats._tensors import Interpreter
@@ -50,10 +50,14 @@ def read(blob: Blob, limits: Limits, parts: Parts) -> Contents:
     table.register(main.persistents)
     anomalies = table.anomalies
     error: TensorkeepError | None = last.error
+    behind = _hidden.Hidden()
     if error is None:
-        error = _place(table, programs, blob)
+        end, error = _place(table, programs, blob)
+        if end < blob.size:
+            behind = _hidden.behind(blob, end, limits)
     files: dict[bytes, Contents] = {}
-    nested, unreadable = _nested.collect(programs, parts, anomalies, files)
+    nested, unreadable = _nested.collect([*programs, *behind.programs], parts, anomalies, files)
+    anomalies += behind.anomalies
     return Contents(
         format=NAME,
         container="torch before 1.6",
@@ -61,11 +65,11 @@ def read(blob: Blob, limits: Limits, parts: Parts) -> Contents:
         lens=Interpreter(main, table.of, anomalies, files),
         storages=table.by_key,
         facts=_facts(programs),
-        programs=programs,
+        programs=[*programs, *behind.programs],
         anomalies=anomalies,
         error=error,
         nested=nested,
-        unreadable=unreadable,
+        unreadable=unreadable + behind.unreadable,
     )
 
 
@@ -85,8 +89,8 @@ def _five(stream: Stream) -> list[tuple[str, Program]]:
 
 def _place(
     table: LegacyStorages, programs: list[tuple[str, Program]], blob: Blob
-) -> TensorkeepError | None:
-    """Find the storages behind the pickles, and say what is odd about their frame."""
+) -> tuple[int, TensorkeepError | None]:
+    """Find the storages behind the pickles, and say what is odd about their frame; their end."""
     magic, version, _, _, keys = (program for _, program in programs)
     for program, wanted, what in ((magic, _MAGIC, "magic number"), (version, _PROTOCOL, "version")):
         if program.value is not wanted and program.value != wanted:
@@ -95,11 +99,11 @@ def _place(
     try:
         end = table.place(keys.value, keys.end)
     except Damaged as error:
-        return error
+        return blob.size, error
     if end < blob.size:
         what = f"{blob.size - end} bytes behind the last storage"
         table.anomalies.append(Anomaly("trailing-bytes", what, "", end))
-    return None
+    return end, None
 
 
 def _facts(programs: list[tuple[str, Program]]) -> dict[str, str]:

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from tensorkeep.archives import tar
 from tensorkeep.archives.tar import TarArchive
 from tensorkeep.dtypes import DType
-from tensorkeep.errors import Damaged, NotACheckpoint, ReadError, Unsupported
+from tensorkeep.errors import Damaged, NotACheckpoint, ReadError, TensorkeepError, Unsupported
 from tensorkeep.facts import Anomaly, Limits
-from tensorkeep.formats import _nested
+from tensorkeep.formats import _hidden, _nested
 from tensorkeep.formats._arrays import KnownFirst
 from tensorkeep.formats._programs import Stream, imports
 from tensorkeep.formats._tensors import Interpreter, _bounds, storage_dtype
@@ -79,7 +79,7 @@ def read(blob: Blob, limits: Limits, parts: Parts) -> Contents:
         anomalies=anomalies,
         error=error,
         nested=nested,
-        unreadable=unreadable,
+        unreadable=unreadable + table.unreadable,
     )
     _others(archive, parts, contents)
     return contents
@@ -131,6 +131,7 @@ class _Table:
     programs: list[tuple[str, Program]] = field(default_factory=list)
     storages: dict[str, Storage] = field(default_factory=dict)
     main: Program = field(default_factory=lambda: Program(0))
+    unreadable: list[tuple[str, TensorkeepError]] = field(default_factory=list)
     _dtypes: dict[str, DType] = field(default_factory=dict)
     _tensors: dict[str, object] = field(default_factory=dict)
     _nodes: dict[str, Persistent] = field(default_factory=dict)
@@ -271,6 +272,10 @@ class _Table:
             self.archive.anomalies.append(
                 Anomaly("bytes-after-pickle", what, "pickle", self.main.end)
             )
+            behind = _hidden.behind(member.blob, self.main.end, self.limits, "pickle")
+            self.programs += behind.programs
+            self.archive.anomalies.extend(behind.anomalies)
+            self.unreadable += behind.unreadable
 
     def _resolve(self, pid: object) -> object:
         """What the loader gives for a persistent id: a tensor, a storage, or a class."""

@@ -318,6 +318,14 @@ def headers():
     }
     for name, data in damaged.items():
         keep(name, "H", UNKNOWN, "read/damaged", data)
+    more = {
+        "elements_fewer_than_bytes": safetensors(weight=entry(0, 16, (3,))),
+        "metadata_of_numbers": header(f'{{"__metadata__":{{"epoch":1}},"weight":{text}}}'),
+    }
+    for name, data in more.items():
+        keep(name, "H", UNKNOWN, "read/damaged", data)
+    invented = safetensors(weight=entry(0, 16, dtype="F31"))
+    keep("dtype_that_is_none", "H", UNKNOWN, "read/unsupported", invented)
     keep("header_bomb", "H", UNKNOWN, "read/not-a-checkpoint", header('{"a', length=(1 << 62)))
     keep("header_of_100_mb", "H", UNKNOWN, "read/damaged", header('{"a', length=99_999_999))
 

@@ -31,6 +31,8 @@ KEYS = pickle.dumps(["0"], 2)
 TENSOR = tensor().replace(i(4) + b"tQ", i(4) + b"NtQ", 1)
 OBJECT = P2 + b"}" + u("weight") + TENSOR + b"s."
 STORAGE = struct.pack("<q", 4) + WEIGHT
+HONEST_PICKLE = pickle.dumps({"epoch": 3}, 2)
+JUNK = bytes(range(0xFF, 0x7F, -1)) * 3
 CALL_0 = CALL + b"0"  # called, and what it gives is thrown away
 
 
@@ -57,7 +59,16 @@ def old_torch():
     f("legacy_call_in_object", legacy(root=early(OBJECT)))
     f("legacy_call_in_keys", legacy(keys=early(KEYS)))
     f("legacy_code_in_protocol_0", legacy(info=b"cos\nsystem\n(S'echo tensorkeep'\ntR."))
-    f("legacy_bytes_behind", legacy() + EVIL, SUSPICIOUS, "container/hidden-bytes")
+    hidden = "container/hidden-bytes container/hidden-pickle pickle/dangerous-call"
+    f("legacy_bytes_behind", legacy() + EVIL, DANGEROUS, "container/hidden-bytes")
+    f("legacy_pickle_behind_junk", legacy() + JUNK + EVIL + JUNK, DANGEROUS, hidden)
+    decoy = P2 + b"B" + struct.pack("<i", len(EVIL) + 8) + EVIL + b"\0" * 8 + b"0N."
+    f("legacy_pickle_in_a_decoy", legacy() + JUNK + decoy, DANGEROUS, hidden)
+    old = b"\xff(S'echo tensorkeep'\nios\nsystem\n."
+    f("legacy_inst_behind", legacy() + JUNK + old, DANGEROUS, hidden)
+    f("pickle_behind_junk", {"model.pkl": HONEST_PICKLE + JUNK + EVIL}, DANGEROUS, hidden)
+    broken = EVIL[:-1] + b"\xff"
+    f("broken_pickle_behind_junk", {"model.pkl": HONEST_PICKLE + JUNK + broken}, DANGEROUS, hidden)
     view = (b"(" + u("v") + i(2) + i(9) + b"tt").join(OBJECT.split(b"Nt", 1)[:2])
     keep("legacy_view_outside", "G", DANGEROUS, "tensor/out-of-bounds", {
         "model.pth": legacy(root=view)
@@ -94,6 +105,11 @@ def old_tars():
         f(f"tar_call_in_{name}", tarred(members(**{name: early(honest[name])})))
     inner = honest["storages"].replace(P2 + b"].", P2 + CALL_0 + b"].")
     f("tar_call_in_views", tarred(members(storages=inner)))
+    short = {name: data for name, data in members(storages=inner) if name != "tensors"}
+    f("tar_without_tensors", tarred(short.items()))
+    behind = honest["pickle"] + JUNK + EVIL
+    hidden = "container/hidden-bytes container/hidden-pickle pickle/dangerous-call"
+    f("tar_pickle_behind_junk", tarred(members(pickle=behind)), DANGEROUS, hidden)
     twice = tarred([*honest.items(), ("pickle", early(honest["pickle"]))])
     f("tar_second_pickle_member", twice, DANGEROUS, "pickle/dangerous-call container/ambiguous")
 
