@@ -85,21 +85,41 @@ class Destinations:
                 yield name, made[device]
 
     def _mapped(self, tensor: torch.Tensor, location: str) -> torch.Tensor:
-        """What the caller's function makes of the storage; None leaves it where it is."""
         if self.function is None or tensor.device.type == "meta":
             return tensor
-        storage = self.function(tensor.untyped_storage(), location)
-        if storage is None:
-            return tensor.to(self.device)
-        untyped = getattr(storage, "_untyped_storage", storage)
-        if not isinstance(untyped, torch.UntypedStorage):
-            raise BadArgument(
-                "map_location",
-                expected="a function that returns a storage, or None",
-                got=f"a {type(storage).__name__}",
-            )
+        untyped = self._called(tensor.untyped_storage(), location)
         made = torch.empty(0, dtype=tensor.dtype, device=untyped.device)
         return made.set_(untyped, tensor.storage_offset(), tensor.shape, tensor.stride())
+
+    def storage(
+        self, storage: torch.UntypedStorage, name: str, location: str
+    ) -> torch.UntypedStorage:
+        """The storage where it shall be: one that is there already is given back as it is."""
+        if self.function is not None:
+            return self._called(storage, location)
+        return _copied(storage, self.of(name, location))
+
+    def _called(self, storage: torch.UntypedStorage, location: str) -> torch.UntypedStorage:
+        """What the caller's function makes of the storage; None leaves it to `device`."""
+        assert self.function is not None
+        made = self.function(storage, location)
+        if made is None:
+            return _copied(storage, self.device)
+        untyped = getattr(made, "_untyped_storage", made)
+        if isinstance(untyped, torch.UntypedStorage):
+            return untyped
+        raise BadArgument(
+            "map_location",
+            expected="a function that returns a storage, or None",
+            got=f"one that returned a {type(made).__name__}",
+        )
+
+
+def _copied(storage: torch.UntypedStorage, device: torch.device) -> torch.UntypedStorage:
+    if storage.device == device or not storage.nbytes():
+        return storage
+    flat = torch.empty(0, dtype=torch.uint8).set_(storage, 0, (storage.nbytes(),), (1,))
+    return flat.to(device).untyped_storage()
 
 
 def moved(

@@ -4,20 +4,13 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from tensorkeep.checkpoints.checkpoint import Checkpoint
 from tensorkeep.checkpoints.opening import Source, open_checkpoint
 from tensorkeep.dtypes import find
-from tensorkeep.errors import (
-    BadArgument,
-    MissingExtra,
-    NothingSelected,
-    NotSafeWarning,
-    Unsupported,
-)
+from tensorkeep.errors import BadArgument, MissingExtra, NotSafeWarning
 from tensorkeep.facts import Limits
 from tensorkeep.progress import SILENT, Reporter
 from tensorkeep.scanning import judge
@@ -25,10 +18,45 @@ from tensorkeep.scanning import judge
 if TYPE_CHECKING:
     import torch
 
-    from tensorkeep.checkpoints.tensor import TensorRef
     from tensorkeep.live.devices import Device, MapLocation
 
 _log = logging.getLogger("tensorkeep")
+
+
+@overload
+def load(
+    source: Source,
+    *,
+    device: Device = "cpu",
+    map_location: MapLocation | None = None,
+    device_map: Mapping[str, Device] | None = None,
+    section: str | None = None,
+    nested: Literal[False] = False,
+    mmap: bool = False,
+    dtype: str | torch.dtype | None = None,
+    only: Sequence[str] = (),
+    skip: Sequence[str] = (),
+    limits: Limits | None = None,
+    reporter: Reporter = SILENT,
+) -> dict[str, torch.Tensor]: ...
+
+
+@overload
+def load(
+    source: Source,
+    *,
+    device: Device = "cpu",
+    map_location: MapLocation | None = None,
+    device_map: Mapping[str, Device] | None = None,
+    section: str | None = None,
+    nested: bool,
+    mmap: bool = False,
+    dtype: str | torch.dtype | None = None,
+    only: Sequence[str] = (),
+    skip: Sequence[str] = (),
+    limits: Limits | None = None,
+    reporter: Reporter = SILENT,
+) -> Any: ...
 
 
 def load(
@@ -38,13 +66,14 @@ def load(
     map_location: MapLocation | None = None,
     device_map: Mapping[str, Device] | None = None,
     section: str | None = None,
+    nested: bool = False,
     mmap: bool = False,
     dtype: str | torch.dtype | None = None,
     only: Sequence[str] = (),
     skip: Sequence[str] = (),
     limits: Limits | None = None,
     reporter: Reporter = SILENT,
-) -> dict[str, torch.Tensor]:
+) -> dict[str, torch.Tensor] | Any:
     """The weights in `source` as a dict from names to tensors; on the CPU unless told otherwise.
 
     `source`: whatever `open` takes. `device`: where tensors go, whatever device the file names;
@@ -55,25 +84,33 @@ def load(
     and odd addresses are read instead. `dtype`: what real floating point tensors become.
     `only`, `skip`: globs over names inside the section.
 
-    Each tensor is contiguous and owns exactly its bytes; tied ones are tied again. Nothing of the
+    `nested`: the value of the file, or of its `section`, nested as `torch.load` would nest it: the
+    same keys, lists, parameters and shared storages; what only running the file would make is
+    an inert value that prints well.
+
+    Flat, each tensor is contiguous and owns exactly its bytes; tied ones are tied again. Nothing of the
     file is run; one that is not safe is loaded with a `NotSafeWarning`. Raises `ReadError`,
     `StoreError`, `SelectionError`, `BadArgument`, and `MissingExtra` where there is no torch.
     """
     require_torch()
-    from tensorkeep.live import tensors
+    from tensorkeep.live import reading
     from tensorkeep.live.devices import Destinations
 
     check_globs(only, skip)
+    if nested and (only or skip):
+        raise BadArgument(
+            "only, skip",
+            expected="a flat dict of tensors to choose from",
+            got="nested=True",
+            remedy="Load without nested=True, or take what you want out of the result.",
+        )
     to = Destinations(device, device_map=device_map, map_location=map_location)
-    wanted = wanted_dtype(dtype)
+    how = reading.How(to, wanted_dtype(dtype), mmap, limits or Limits(), reporter)
     with open_checkpoint(source, limits=limits) as ckpt:
         warn_unless_safe(ckpt)
-        chosen = select(ckpt, section, only, skip)
-        reporter.start("loading", sum(ref.nbytes for ref in chosen.values()))
-        try:
-            return tensors.load(chosen, mapped=mmap, dtype=wanted, to=to, reporter=reporter)
-        finally:
-            reporter.finish()
+        if nested:
+            return reading.nested(ckpt, section, how)
+        return reading.flat(ckpt, choose(ckpt, section), only, skip, how)
 
 
 def require_torch() -> None:
@@ -122,42 +159,9 @@ def check_globs(only: object, skip: object) -> None:
         raise BadArgument("only, skip", expected="a list of globs", got="one string")
 
 
-def select(
-    ckpt: Checkpoint, section: str | None, only: Sequence[str], skip: Sequence[str]
-) -> dict[str, TensorRef]:
-    """The tensors meant, by their names in the section; the weights if none is named.
-
-    Raises `SelectionError`, and `Unsupported` if tensors of it cannot be read.
-    """
+def choose(ckpt: Checkpoint, section: str | None) -> str:
+    """The section meant; the weights if none is named. What was decided goes to the log."""
     name, notes = ckpt.choose(section)
     for note in notes:
         _log.info("%s: %s", ckpt.path, note)
-    wanted = _filter(only, skip)
-    for where, why in ckpt.unread(name):
-        if wanted(where):
-            raise Unsupported(
-                ckpt.path,
-                expected="tensors that this version reads",
-                got=why,
-                where=where,
-                remedy=f"Leave it out with skip=[{where!r}], or take nested=True.",
-            )
-    chosen = {key: ref for key, ref in ckpt.select(name).items() if wanted(key)}
-    if not chosen:
-        raise NothingSelected(
-            ckpt.path,
-            expected="at least one tensor",
-            got="none",
-            where=f"section {name!r}" if name else "",
-            remedy="List the names with: tensorkeep inspect --tensors.",
-        )
-    return chosen
-
-
-def _filter(only: Sequence[str], skip: Sequence[str]) -> Callable[[str], bool]:
-    def wanted(name: str) -> bool:
-        if only and not any(fnmatchcase(name, pattern) for pattern in only):
-            return False
-        return not any(fnmatchcase(name, pattern) for pattern in skip)
-
-    return wanted
+    return name

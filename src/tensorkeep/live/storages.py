@@ -63,3 +63,21 @@ def read(
     for group in private([pieces[number] for number in rest], reporter=reporter):
         known.update((rest[number], storage) for number, storage in group)
     return [known[number] for number in range(len(pieces))]
+
+
+# torch leaves these without types.
+def empty() -> torch.UntypedStorage:
+    """A storage without bytes."""
+    return torch.UntypedStorage(0)  # type: ignore[no-untyped-call]
+
+
+def typed(storage: torch.UntypedStorage, dtype: torch.dtype) -> torch.TypedStorage:
+    """The same storage, of elements of `dtype`."""
+    return torch.TypedStorage(  # type: ignore[no-untyped-call]
+        wrap_storage=storage, dtype=dtype, _internal=True
+    )
+
+
+def turn(storage: torch.UntypedStorage, dtype: torch.dtype) -> None:
+    """Reverse the bytes of each number."""
+    storage.byteswap(dtype)  # type: ignore[no-untyped-call]

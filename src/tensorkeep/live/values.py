@@ -1,0 +1,123 @@
+"""Values that are no tensors: what the file calls by name, as Python, numpy and torch have it.
+
+Nothing is looked up by a name that the file gives, save in the tables here: of the standard
+library's plain classes, and of torch's dtypes and their like.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Callable, Mapping
+
+import torch
+
+from tensorkeep.formats._numpy_values import Array
+from tensorkeep.formats.contents import Inert
+from tensorkeep.pickles import Call, Global, Persistent
+
+ATOMS = frozenset({str, int, float, bool, bytes, complex, type(None)})
+_HASHED: tuple[type, ...] = (
+    *(str, int, float, bytes, complex, type(None), type(...), Inert, torch.Tensor),
+    *(torch.device, torch.dtype, torch.layout, torch.memory_format),
+)
+# Hashing a key costs as much as it is large written out, and a few bytes can write a lot.
+_MOST_IN_KEY = 1_000
+_PLAIN: tuple[type, ...] = (
+    *(list, dict, set, frozenset, tuple, int, float, bool, str, bytes, complex),
+)
+_TYPES: Mapping[str, Callable[[], object]] = {
+    **{f"builtins.{kind.__name__}": kind for kind in _PLAIN},
+    "collections.OrderedDict": collections.OrderedDict,
+}
+_CONSTANTS: dict[str, object] = {
+    **_TYPES,
+    "builtins.Ellipsis": ...,
+    "builtins.NotImplemented": NotImplemented,
+}
+_OF_TORCH = (torch.dtype, torch.layout, torch.memory_format, torch.qscheme)
+
+
+def _size(items: list[object]) -> object:
+    return torch.Size(items) if all(type(item) is int for item in items) else tuple(items)  # type: ignore[arg-type]
+
+
+SEQUENCES: dict[str, Callable[[list[object]], object]] = {
+    "builtins.set": set,
+    "builtins.frozenset": frozenset,
+    "builtins.tuple": tuple,
+    "collections.deque": collections.deque,
+    "torch.Size": _size,
+}
+
+
+def called(raw: object) -> str:
+    """The name of the function or class that the file calls, or ""."""
+    func = raw.func if isinstance(raw, Call) else None
+    return func.qualified if isinstance(func, Global) and not func.computed else ""
+
+
+def mapping(raw: object, type_: str) -> dict[object, object]:
+    """An empty mapping of the class that the file names."""
+    if type_ == "collections.defaultdict":
+        return collections.defaultdict(_factory(raw))
+    if type_ == "collections.Counter":
+        return collections.Counter()  # type: ignore[return-value]
+    return collections.OrderedDict() if type_ == "collections.OrderedDict" else {}
+
+
+def _factory(raw: object) -> Callable[[], object] | None:
+    """What a defaultdict fills its gaps with: a class of Python's own, or nothing."""
+    args = raw.args if isinstance(raw, Call) else None
+    first = args[0] if isinstance(args, tuple) and args else None
+    return _TYPES.get(first.qualified) if isinstance(first, Global) else None
+
+
+def leaf(raw: object, value: object) -> object:
+    """What stands for a value without parts; `value` itself where nothing better is known."""
+    if isinstance(value, Array):
+        return _array(value)
+    if isinstance(raw, Global) and not raw.computed:
+        if raw.module == "torch":
+            # Not getattr: torch imports some of its modules when they are asked for.
+            found = vars(torch).get(raw.name)
+            return found if isinstance(found, _OF_TORCH) else value
+        return _CONSTANTS.get(raw.qualified, value)
+    if called(raw) == "torch.device" and isinstance(value, str):
+        try:
+            return torch.device(value)
+        except RuntimeError:
+            return value
+    return value
+
+
+def _array(array: Array) -> object:
+    import numpy as np
+
+    if array.data is None or array.code[1:2] not in tuple("biufcSU"):
+        return array
+    try:
+        flat = np.frombuffer(array.data, dtype=array.code)
+        return flat.reshape(array.shape, order="F" if array.fortran else "C").copy("K")
+    except (TypeError, ValueError):
+        return array
+
+
+def can_be_key(value: object) -> bool:
+    """Whether it hashes, at a bounded cost."""
+    todo, left = [value], _MOST_IN_KEY
+    while todo and left:
+        left -= 1
+        item = todo.pop()
+        if isinstance(item, tuple | frozenset):
+            todo.extend(item)
+            left -= len(item)
+        elif not isinstance(item, _HASHED):
+            return False
+    return not todo
+
+
+def is_untyped(raw: object) -> bool:
+    """Whether the file means a storage without a dtype."""
+    pid = raw.pid if isinstance(raw, Persistent) else None
+    target = pid[1] if isinstance(pid, tuple) and len(pid) > 1 else None
+    return isinstance(target, Global) and target.name == "UntypedStorage"
