@@ -61,7 +61,16 @@ def __getattr__(name: str) -> object:
     module, attribute = _LAZY[name]
     value = getattr(import_module(module), attribute)
     globals()[name] = value
+    if module.startswith("tensorkeep.checkpoints."):
+        _hand_torch_down()
     return value
+
+
+def _hand_torch_down() -> None:
+    """Tell `TensorRef.torch` where torch lives: in a room that its own may not import."""
+    handed = import_module("tensorkeep.checkpoints.tensor").TO_TORCH
+    if not handed:
+        handed.append(lambda ref: import_module("tensorkeep.live.loading").tensor_of(ref))
 
 
 def __dir__() -> list[str]:

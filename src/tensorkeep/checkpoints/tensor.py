@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from tensorkeep.errors import Unsupported
+from tensorkeep.errors import MissingExtra, Unsupported
 from tensorkeep.facts import TensorInfo
 from tensorkeep.formats.contents import TensorRecord
 
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from tensorkeep.checkpoints.gathering import Strided
 
 BLOCK = 1 << 20
+
+
+# What turns a `TensorRef` into torch's own: a room above puts itself here.
+TO_TORCH: list[Callable[[TensorRef], Any]] = []
 
 
 class TensorRef:
@@ -133,6 +137,20 @@ class TensorRef:
                 remedy="Take .read() for the bytes, or convert with dtype='float32' first.",
             )
         return np.frombuffer(bytearray(self.read()), dtype=code).reshape(self.shape)
+
+    def torch(self) -> Any:  # noqa: ANN401 - a torch.Tensor, a name that this room does not know
+        """A new contiguous tensor on the CPU, in memory of its own.
+
+        Raises `MissingExtra` where torch is not installed.
+        """
+        for convert in TO_TORCH:
+            return convert(self)
+        raise MissingExtra(
+            f"tensor {self.name!r}",
+            expected="the room of this package that makes torch's tensors",
+            got="parts of it, imported one by one",
+            remedy="Import tensorkeep.live.tensors first.",
+        )
 
     def __repr__(self) -> str:
         return f"TensorRef({self.name!r}, {self.dtype}, {list(self.shape)})"

@@ -121,7 +121,7 @@ def storage_of(length: int, value: Compound) -> torch.UntypedStorage:
     return storages.read([Piece(record.storage, 0, length)])[0]
 
 
-def bare_storage(value: Compound, *, untyped: bool) -> object:
+def bare_storage(value: Compound) -> object:
     """The storage that stands where a value is expected, as torch has it; or `value`."""
     if value.layout != "storage" or value.dtype is None:
         return value
@@ -129,8 +129,6 @@ def bare_storage(value: Compound, *, untyped: bool) -> object:
     if record.storage.device == "meta" or record.storage.swapped > 1:
         return Inert("storage without values" if record.storage.device == "meta" else value.why)
     found = storage_of(record.storage.nbytes, value)
-    if untyped:
-        return found
     return storages.typed(found, torch_dtype(value.dtype))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Literal, overload
 
 from tensorkeep.checkpoints.checkpoint import Checkpoint
 from tensorkeep.checkpoints.opening import Source, open_checkpoint
@@ -18,6 +18,7 @@ from tensorkeep.scanning import judge
 if TYPE_CHECKING:
     import torch
 
+    from tensorkeep.checkpoints.tensor import TensorRef
     from tensorkeep.live.devices import Device, MapLocation
 
 _log = logging.getLogger("tensorkeep")
@@ -56,7 +57,7 @@ def load(
     skip: Sequence[str] = (),
     limits: Limits | None = None,
     reporter: Reporter = SILENT,
-) -> Any: ...
+) -> object: ...
 
 
 def load(
@@ -73,7 +74,7 @@ def load(
     skip: Sequence[str] = (),
     limits: Limits | None = None,
     reporter: Reporter = SILENT,
-) -> dict[str, torch.Tensor] | Any:
+) -> object:
     """The weights in `source` as a dict from names to tensors; on the CPU unless told otherwise.
 
     `source`: whatever `open` takes. `device`: where tensors go, whatever device the file names;
@@ -88,8 +89,8 @@ def load(
     same keys, lists, parameters and shared storages; what only running the file would make is
     an inert value that prints well.
 
-    Flat, each tensor is contiguous and owns exactly its bytes; tied ones are tied again. Nothing of the
-    file is run; one that is not safe is loaded with a `NotSafeWarning`. Raises `ReadError`,
+    Flat, each tensor is contiguous and owns exactly its bytes; tied ones are tied again. Nothing
+    of the file is run; one that is not safe is loaded with a `NotSafeWarning`. Raises `ReadError`,
     `StoreError`, `SelectionError`, `BadArgument`, and `MissingExtra` where there is no torch.
     """
     require_torch()
@@ -111,6 +112,14 @@ def load(
         if nested:
             return reading.nested(ckpt, section, how)
         return reading.flat(ckpt, choose(ckpt, section), only, skip, how)
+
+
+def tensor_of(ref: TensorRef) -> torch.Tensor:
+    """One tensor, contiguous, on the CPU, in memory of its own; what `TensorRef.torch()` gives."""
+    require_torch()
+    from tensorkeep.live import tensors
+
+    return tensors.load({ref.name: ref})[ref.name]
 
 
 def require_torch() -> None:

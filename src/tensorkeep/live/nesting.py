@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import types
 from collections.abc import Callable, Generator, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 from tensorkeep.errors import LimitExceeded
 from tensorkeep.formats.assembled import Compound, Module
@@ -24,6 +24,7 @@ Path = tuple[object, ...]
 Asked = tuple[object, Lens, Path]
 Building = Generator[Asked, Any, object]
 _Made = dict[Any, Any]
+_Kept = TypeVar("_Kept")
 
 
 class Nest:
@@ -32,7 +33,7 @@ class Nest:
     def __init__(
         self,
         tensor: Callable[[TensorRecord, Path], object],
-        compound: Callable[[Compound, Path, object], object],
+        compound: Callable[[Compound, Path], object],
         max_depth: int,
         subject: str,
     ) -> None:
@@ -75,7 +76,7 @@ class Nest:
         if isinstance(value, TensorRecord):
             return self._keep(raw, self._tensor(value, path))
         if isinstance(value, Compound):
-            return self._keep(raw, self._compound(value, path, raw))
+            return self._keep(raw, self._compound(value, path))
         if isinstance(value, dict):
             return (yield from self._fill(self._keep(raw, {}), value.items(), lens, path))
         if isinstance(value, Items):
@@ -86,7 +87,7 @@ class Nest:
             return (yield from self._module(raw, value, lens, path))
         return self._keep(raw, leaf(raw, value))
 
-    def _keep(self, raw: object, made: Any) -> Any:
+    def _keep(self, raw: object, made: _Kept) -> _Kept:
         self._made[id(raw)] = made
         return made
 

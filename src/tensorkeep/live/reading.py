@@ -23,7 +23,6 @@ from tensorkeep.live.devices import HOST, Destinations, moved
 from tensorkeep.live.nesting import Nest
 from tensorkeep.live.saved import SavedModule
 from tensorkeep.live.sharing import Sharing
-from tensorkeep.live.values import is_untyped
 from tensorkeep.progress import SILENT, Reporter
 
 _LIMITS = Limits()
@@ -137,10 +136,10 @@ def nested(ckpt: Checkpoint, section: str | None, how: How = _PLAINLY) -> object
     def tensor(record: TensorRecord, path: Path) -> object:
         return sharing.tensor(record, name_of(path))
 
-    def compound(value: Compound, path: Path, raw: object) -> object:
+    def compound(value: Compound, path: Path) -> object:
         if compounds.can_build(value):
             return _built(value, name_of(path), ckpt, how)
-        return compounds.bare_storage(value, untyped=is_untyped(raw))
+        return compounds.bare_storage(value)
 
     nest = Nest(tensor, compound, how.limits.max_depth, ckpt.path)
     value = nest.build(ckpt.contents.root, ckpt.contents.lens)

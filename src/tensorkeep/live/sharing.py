@@ -134,6 +134,9 @@ class Sharing:
 
 
 def _finished(tensor: torch.Tensor, record: TensorRecord) -> torch.Tensor:
+    bits = {"conj": record.conj, "neg": record.neg}
+    if any(bits.values()):
+        torch._utils.set_tensor_metadata(tensor, {k: v for k, v in bits.items() if v})  # type: ignore[no-untyped-call]
     if record.requires_grad:
         tensor.requires_grad_(True)
     return tensor

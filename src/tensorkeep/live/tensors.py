@@ -30,11 +30,6 @@ def torch_dtype(dtype: DType, name: str = "") -> torch.dtype:
     )
 
 
-def tensor_of(ref: TensorRef) -> torch.Tensor:
-    """One tensor, contiguous, in memory of its own; what `TensorRef.torch()` gives."""
-    return load({ref.name: ref})[ref.name]
-
-
 @dataclass(slots=True)
 class _Group:
     """Names that are one tensor, and where each of them goes."""

@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from tensorkeep.formats._numpy_values import Array
+from tensorkeep.formats._numpy_values import Array, dtype_code
+from tensorkeep.formats._values import latin1
 from tensorkeep.formats.contents import Inert
-from tensorkeep.pickles import Call, Global, Persistent
+from tensorkeep.pickles import Call, Global
 
 ATOMS = frozenset({str, int, float, bool, bytes, complex, type(None)})
 _HASHED: tuple[type, ...] = (
@@ -75,31 +76,80 @@ def _factory(raw: object) -> Callable[[], object] | None:
 def leaf(raw: object, value: object) -> object:
     """What stands for a value without parts; `value` itself where nothing better is known."""
     if isinstance(value, Array):
-        return _array(value)
+        return _array(value, native=called(raw).endswith("_reconstruct"))
     if isinstance(raw, Global) and not raw.computed:
-        if raw.module == "torch":
-            # Not getattr: torch imports some of its modules when they are asked for.
-            found = vars(torch).get(raw.name)
-            return found if isinstance(found, _OF_TORCH) else value
-        return _CONSTANTS.get(raw.qualified, value)
-    if called(raw) == "torch.device" and isinstance(value, str):
-        try:
-            return torch.device(value)
-        except RuntimeError:
-            return value
+        known = _CONSTANTS.get(raw.qualified, value)
+        return _of_torch(raw.name, known) if raw.module == "torch" else known
+    build = _CALLS.get(called(raw)) if isinstance(raw, Call) and raw.kind == "REDUCE" else None
+    if build is not None and isinstance(raw, Call) and isinstance(raw.args, tuple):
+        return build(raw.args, value)
     return value
 
 
-def _array(array: Array) -> object:
+def _of_torch(name: str, value: object) -> object:
+    # Not getattr: torch imports some of its modules when they are asked for.
+    found = vars(torch).get(name)
+    return found if isinstance(found, _OF_TORCH) else value
+
+
+def _device(_args: tuple[object, ...], value: object) -> object:
+    try:
+        return torch.device(value) if isinstance(value, str) else value
+    except RuntimeError:
+        return value  # of a kind that this version of torch does not have
+
+
+def _layout(args: tuple[object, ...], value: object) -> object:
+    name = args[0] if args else None
+    return _of_torch(name.removeprefix("torch."), value) if isinstance(name, str) else value
+
+
+def _bytearray(args: tuple[object, ...], value: object) -> object:
+    data = latin1(args[0]) if args else b""
+    return value if data is None else bytearray(data)
+
+
+def _span(kind: type[slice] | type[range]) -> Callable[[tuple[object, ...], object], object]:
+    def build(args: tuple[object, ...], value: object) -> object:
+        whole = 1 <= len(args) <= 3 and all(type(arg) is int for arg in args if arg is not None)
+        if not whole or (kind is range and (None in args or args[2:] == (0,))):
+            return value
+        return kind(*args)  # type: ignore[call-overload]
+
+    return build
+
+
+def _scalar(args: tuple[object, ...], value: object) -> object:
+    """One number, which the reader has as Python's."""
+    import numpy as np
+
+    code = dtype_code(args[0]) if args else ""
+    return np.dtype(code).type(value) if code and not isinstance(value, Inert) else value
+
+
+_CALLS: dict[str, Callable[[tuple[object, ...], object], object]] = {
+    "torch.device": _device,
+    "torch.serialization._get_layout": _layout,
+    "builtins.bytearray": _bytearray,
+    "builtins.slice": _span(slice),
+    "builtins.range": _span(range),
+    "numpy.core.multiarray.scalar": _scalar,
+    "numpy._core.multiarray.scalar": _scalar,
+}
+
+
+def _array(array: Array, *, native: bool) -> object:
+    """numpy's array; `native`: in this machine's byte order, as an older pickle's would be."""
     import numpy as np
 
     if array.data is None or array.code[1:2] not in tuple("biufcSU"):
         return array
     try:
         flat = np.frombuffer(array.data, dtype=array.code)
-        return flat.reshape(array.shape, order="F" if array.fortran else "C").copy("K")
+        made = flat.reshape(array.shape, order="F" if array.fortran else "C")
     except (TypeError, ValueError):
         return array
+    return made.astype(made.dtype.newbyteorder("=") if native else made.dtype, order="K")
 
 
 def can_be_key(value: object) -> bool:
@@ -114,10 +164,3 @@ def can_be_key(value: object) -> bool:
         elif not isinstance(item, _HASHED):
             return False
     return not todo
-
-
-def is_untyped(raw: object) -> bool:
-    """Whether the file means a storage without a dtype."""
-    pid = raw.pid if isinstance(raw, Persistent) else None
-    target = pid[1] if isinstance(pid, tuple) and len(pid) > 1 else None
-    return isinstance(target, Global) and target.name == "UntypedStorage"
