@@ -76,7 +76,9 @@ def _factory(raw: object) -> Callable[[], object] | None:
 def leaf(raw: object, value: object) -> object:
     """What stands for a value without parts; `value` itself where nothing better is known."""
     if isinstance(value, Array):
-        return _array(value, native=called(raw).endswith("_reconstruct"))
+        old = called(raw).endswith("_reconstruct")
+        # A subclass (a matrix, say) would compute something else with the same numbers.
+        return value if old and not _is_plain(raw) else _array(value, native=old)
     if isinstance(raw, Global) and not raw.computed:
         known = _CONSTANTS.get(raw.qualified, value)
         return _of_torch(raw.name, known) if raw.module == "torch" else known
@@ -136,6 +138,12 @@ _CALLS: dict[str, Callable[[tuple[object, ...], object], object]] = {
     "numpy.core.multiarray.scalar": _scalar,
     "numpy._core.multiarray.scalar": _scalar,
 }
+
+
+def _is_plain(raw: object) -> bool:
+    args = raw.args if isinstance(raw, Call) else None
+    kind = args[0] if isinstance(args, tuple) and args else None
+    return isinstance(kind, Global) and kind.qualified == "numpy.ndarray"
 
 
 def _array(array: Array, *, native: bool) -> object:
