@@ -240,6 +240,33 @@ def test_a_neighbour_of_an_array_of_records_is_not_safe(program):
     assert judged(program)[0] != "safe"
 
 
+def moment(code: bytes, unit: bytes = b"") -> bytes:
+    minus = b"J\xff\xff\xff\xff"
+    named = called("dtype", u(code.decode()), b"\x89\x88", module="numpy")
+    return named + b"(K\x04" + u("<") + b"NNN" + minus + minus + b"K\x00" + unit + b"tb"
+
+
+def test_numpy_divides_by_the_alignment():
+    named = called("dtype", u("V8"), b"\x89\x88", module="numpy")
+    parts = b"(K\x03" + u("|") + b"NNNK\x08"
+    assert judged(named + parts + b"K\x01K\x00tb") == ("safe", set())
+    for odd in (b"K\x00", b"K\x03", b"K\x80", b"J\xfe\xff\xff\xff"):
+        assert judged(named + parts + odd + b"K\x00tb")[0] != "safe"
+
+
+DAY = b"N(C\x01DK\x01K\x01K\x01t\x86"
+
+
+@pytest.mark.parametrize("code", [b"M8", b"m8", b"<M8"])
+def test_a_point_in_time_has_a_unit(code):
+    """Without one numpy ends the process; a number of none divides by it."""
+    assert judged(moment(code, DAY)) == ("safe", set())
+    assert judged(moment(code))[0] != "safe"
+    assert judged(moment(code, b"N"))[0] != "safe"
+    assert judged(moment(code, b"N(C\x01DK\x00K\x01K\x01t\x86"))[0] != "safe"
+    assert judged(moment(b"f8")) == ("safe", set())
+
+
 def texts(*args: bytes) -> bytes:
     return called("_convert_to_stringdtype_kwargs", *args, module="numpy._core._internal")
 

@@ -21,8 +21,10 @@ _CODE = re.compile(r"[|<>=]?(?:[?bhilqBHILQefdgFDGmMcu]\d{0,9}|[SUVa]\d{1,9})", 
 _OBJECT = re.compile(r"[|<>=]?O\d{0,2}", re.ASCII)
 _TEXT_CODE = re.compile(r"[|<>=]?([SUVa])(\d{1,9})", re.ASCII)
 _ANY_CODE = re.compile(r"[|<>=]?([a-zA-Z?])(\d{1,9})", re.ASCII)
+_DATETIME = re.compile(r"[|<>=]?[mM]\d{0,9}", re.ASCII)
+_MOST_UNITS = 1 << 31
 _OBJECT_FLAGS = 63
-_MAX_ALIGNMENT = 64
+_ALIGNMENTS = (-1, 1, 2, 4, 8, 16, 32, 64)  # numpy divides by it
 _MOST_WITHOUT_BYTES = 1 << 20
 _DTYPE_DEPTH = 4  # a dtype's field: in a pair, in a dict, in a state, in the arguments
 
@@ -89,9 +91,9 @@ def _dtype_state(target: Call, args: tuple[object, ...]) -> bool:
     if not all(type(number) is int for number in (size, alignment, flags)):
         return False
     # numpy takes size and alignment as they come, for the dtypes that have a length.
-    if not _sized(target, size) or not -1 <= alignment <= _MAX_ALIGNMENT:
+    if not _sized(target, size) or alignment not in _ALIGNMENTS:
         return False
-    if not _extra(state[8] if len(state) == 9 else None):
+    if not _extra(target.args[0], state[8] if len(state) == 9 else None):
         return False
     if subdtype is not None and not is_record(target):
         return names is None and fields is None and not flags & ~0x98 and _subarray(subdtype, size)
@@ -114,16 +116,17 @@ def _length(code: object) -> int:
     return int(found[2]) * (4 if found[1] == "U" else 1)
 
 
-def _extra(extra: object) -> bool:
+def _extra(code: object, extra: object) -> bool:
     if extra is None:
-        return True
+        # The unit of a datetime without one is an address that numpy follows to nowhere.
+        return type(code) is not str or _DATETIME.fullmatch(code) is None
     # The unit of a datetime: (metadata or None, (name, number, divisor, event)).
     if type(extra) is not tuple or len(extra) != 2 or extra[0] not in (None, {}):
         return False
     unit = extra[1]
     if type(unit) is not tuple or len(unit) != 4 or not raw_bytes(unit[0]):
         return False
-    return all(type(part) is int for part in unit[1:])
+    return all(type(part) is int and 1 <= part < _MOST_UNITS for part in unit[1:])
 
 
 def raw_bytes(value: object) -> bool:
