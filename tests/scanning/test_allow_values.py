@@ -254,6 +254,23 @@ def test_numpy_divides_by_the_alignment():
         assert judged(named + parts + odd + b"K\x00tb")[0] != "safe"
 
 
+def test_the_address_of_an_object_has_no_byte_order():
+    named = called("dtype", u("O"), b"\x89\x88", module="numpy")
+    minus = b"J\xff\xff\xff\xff"
+    for order, safe in (("|", True), (">", False), ("<", False), ("=", False)):
+        program = named + b"(K\x03" + u(order) + b"NNN" + minus + minus + b"K\x3ftb"
+        assert (judged(program)[0] == "safe") is safe
+
+
+@pytest.mark.parametrize("flags", [0, 8, 1, 17, 0x80, 0x88, 0x30, 0x50, 63])
+def test_a_struct_has_numpy_keep_pythons_lock(flags):
+    """An error in one that does not ends the process, as numpy has let go of the interpreter."""
+    struct = called("dtype", u("V8"), b"\x89\x88", module="numpy")
+    for made in (struct, RECORD):
+        assert judged(array(made + built(8, flags=16), kind="ndarray")) == ("safe", set())
+        assert judged(array(made + built(8, flags=flags), kind="ndarray"))[0] != "safe"
+
+
 DAY = b"N(C\x01DK\x01K\x01K\x01t\x86"
 
 

@@ -98,7 +98,9 @@ def _dtype_state(target: Call, args: tuple[object, ...]) -> bool:
     if subdtype is not None and not is_record(target):
         return names is None and fields is None and not flags & ~0x98 and _subarray(subdtype, size)
     if names is None and fields is None and not is_record(target):
-        return flags in ((_OBJECT_FLAGS,) if holds_objects(target) else (0, 8))
+        # The bytes of an object's address would be swapped as well.
+        objects = holds_objects(target)
+        return (order == "|" and flags == _OBJECT_FLAGS) if objects else flags in (0, 8)
     return subdtype is None and _fields(names, fields, size, flags)
 
 
@@ -141,8 +143,9 @@ def _fields(names: object, fields: object, size: int, flags: int) -> bool:
         return False
     if not all(type(name) is str for name in names) or set(names) != set(fields):
         return False
-    # 0x10 needs no initialisation check, 0x80 is an aligned struct; anything else hides objects.
-    if flags & ~0x98:
+    # 0x10 has numpy keep Python's lock, without which an error ends the process; 0x80 is an
+    # aligned struct; anything else hides objects.
+    if flags & ~0x88 != 0x10:
         return False
     return all(_field(field, size) for field in fields.values())
 
