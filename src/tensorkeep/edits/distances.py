@@ -1,0 +1,310 @@
+"""How far two runs of elements lie apart: largest difference, relative L2, cosine.
+
+Values are compared in float32 where both sides fit into it exactly, else in float64; integers
+exactly. Sums are taken over rows of 4,096 elements in the type of the values and of those in
+float64. The cosine follows from the three sums of squares in a form that loses no digits where
+both sides are nearly equal: 1 - (|a-b|^2 - (|a|-|b|)^2) / (2 |a| |b|).
+
+The cost is passes over memory, so pieces stay in the L2 cache and no pass is made twice: a plain
+subtraction, its extremes, and three dot products.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tensorkeep.dtypes import DType
+from tensorkeep.edits import _floats
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+# Elements at a time: two sides and their difference, in float32, fill three quarters of a
+# megabyte.
+STEP = 1 << 16
+# Short enough that a row's sum in float32 keeps six digits; OpenBLAS would start threads of its
+# own for vectors over 10,000.
+_ROW = 4096
+# A sum of squares below this may have lost squares that float32 cannot hold.
+_TINY = 1e-25
+_INTEGERS = frozenset({"int", "uint", "bool"})
+_COMPLEX = {"complex64": "<c8", "complex128": "<c16"}
+_HALF_SPECIAL = 0x7C00
+
+
+@dataclass(slots=True)
+class Distance:
+    """What was found over all pairs of elements (a, b) so far.
+
+    `largest` is the largest |a - b| where both are finite; `difference`, `first` and `second` are
+    the sums of squares of a - b, a and b there. `odd` counts the places where a NaN or an infinity
+    stands on one side and another value on the other (`odd_nan`: one of them is a NaN), `nans`
+    those where both are NaN, which counts as equal. `beyond`: something is out of tolerance.
+    `unmeasured`: bytes differ whose dtype has no values that could be subtracted.
+    """
+
+    largest: float | int = 0
+    difference: float = 0.0
+    first: float = 0.0
+    second: float = 0.0
+    odd: int = 0
+    nans: int = 0
+    odd_nan: bool = False
+    beyond: bool = False
+    unmeasured: bool = False
+
+    def add(self, other: Distance) -> None:
+        """Take in what was found over other pairs."""
+        self.largest = max(self.largest, other.largest)
+        self.difference += other.difference
+        self.first += other.first
+        self.second += other.second
+        self.odd += other.odd
+        self.nans += other.nans
+        self.odd_nan = self.odd_nan or other.odd_nan
+        self.beyond = self.beyond or other.beyond
+        self.unmeasured = self.unmeasured or other.unmeasured
+
+    @property
+    def apart(self) -> bool:
+        """Whether any two values differ, by however little."""
+        return bool(self.largest or self.odd or self.unmeasured)
+
+    @property
+    def max_abs(self) -> float | int:
+        """The largest |a - b|; NaN or infinity where such a value stands on one side only."""
+        if self.odd:
+            return math.nan if self.odd_nan else math.inf
+        return self.largest
+
+    @property
+    def rel_l2(self) -> float | None:
+        """|a - b| / |a|; None if a is nothing but zeros and b is not."""
+        if self.difference == 0:
+            return 0.0
+        return _finite(math.sqrt(self.difference) / math.sqrt(self.first)) if self.first else None
+
+    @property
+    def cosine(self) -> float | None:
+        """Of the angle between a and b; None if one of them is nothing but zeros."""
+        a, b = math.sqrt(self.first), math.sqrt(self.second)
+        if not a * b:
+            return None
+        # (a - b) as the difference of squares over the sum: a and b may agree to many digits.
+        gap = (self.first - self.second) / (a + b)
+        cosine = _finite(1 - (self.difference - gap * gap) / (2 * a * b))
+        return None if cosine is None else max(-1.0, min(1.0, cosine))
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def measurable(dtype: DType) -> bool:
+    """Whether elements of `dtype` are numbers: not packed bits, not codes of quantised values."""
+    return dtype.kind not in ("bits", "quantized")
+
+
+class Meter:
+    """Measures pieces of two tensors. One for each thread: it keeps scratch memory.
+
+    An element is out of tolerance if |a - b| > `atol` + `rtol` |b|, as in `torch.allclose`.
+    """
+
+    def __init__(self, atol: float = 0.0, rtol: float = 0.0) -> None:
+        import numpy as np
+
+        self._atol = atol
+        self._rtol = rtol
+        self._rooms = np.empty((3, STEP * 16), np.uint8)
+        self._mask = np.empty(STEP * 2, np.bool_)
+
+    def equal(self, left: Array, right: Array) -> bool:
+        """Whether two pieces (uint8, equally long, at most 16 bytes times STEP) are the same."""
+        import numpy as np
+
+        whole = len(left) // 8 * 8
+        mask = self._mask[: whole // 8]
+        np.not_equal(left[:whole].view(np.uint64), right[:whole].view(np.uint64), out=mask)
+        return not mask.any() and bytes(left[whole:]) == bytes(right[whole:])
+
+    def add(self, to: Distance, left: Array, first: DType, right: Array, second: DType) -> bool:
+        """Count the elements of two pieces (bytes, as many elements, at most STEP) in `to`.
+
+        Returns whether any of them differ. Dtypes must be `measurable`.
+        """
+        import numpy as np
+
+        found = Distance()
+        with np.errstate(all="ignore"):
+            a, b = self._decode(left, first, 0), self._decode(right, second, 1)
+            exact = first.kind in _INTEGERS and second.kind in _INTEGERS
+            if exact and max(a.itemsize, b.itemsize) == 8 and a.dtype == b.dtype:
+                self._long(found, a, b)
+            else:
+                self._measure(found, *_common(a, b))
+            if exact:
+                found.largest = int(found.largest)
+        found.beyond = found.beyond or found.odd > 0
+        to.add(found)
+        return found.apart
+
+    def add_same(self, to: Distance, piece: Array, dtype: DType) -> None:
+        """Count elements that are the same on both sides, for their squares."""
+        import numpy as np
+
+        if not measurable(dtype):
+            return
+        with np.errstate(all="ignore"):
+            values, _ = _common(*[self._decode(piece, dtype, 0)] * 2)
+            squares = _squares(values)
+            if not math.isfinite(squares):
+                squares = _squares(values[np.isfinite(values)])
+        to.first += squares
+        to.second += squares
+
+    def _decode(self, piece: Array, dtype: DType, room: int) -> Array:
+        """The elements as an array of numbers that holds them exactly."""
+        if dtype.name == "float16":
+            return self._half(piece.view("<u2"), room)
+        if dtype.name == "complex32":
+            return self._half(piece.view("<u2"), room).view("<c8")
+        if dtype.name == "bfloat16":
+            return self._bfloat16(piece.view("<u2"), room)
+        if dtype.name in _floats.NARROW:
+            return _floats.widen(piece, dtype.name)
+        if dtype.kind == "bool":
+            return (piece != 0).view("|u1")  # any byte but 0 is true, also to torch
+        assert dtype.numpy is not None
+        return piece.view(dtype.numpy)
+
+    def _half(self, codes: Array, room: int) -> Array:
+        """Halves as float32 in four vector passes: numpy's own way goes one by one.
+
+        Shifted into the place of a float32's exponent and fraction they are 2**112 too small,
+        subnormals included; only infinities and NaN need the table.
+        """
+        import numpy as np
+
+        exponents = self._rooms[2, : 2 * len(codes)].view("<u2")
+        np.bitwise_and(codes, _HALF_SPECIAL, out=exponents)
+        if exponents.max(initial=0) == _HALF_SPECIAL:
+            return _floats.widen(codes, "float16")
+        bits = self._rooms[room, : 4 * len(codes)].view("<i4")
+        np.copyto(bits, codes.view("<i2"))
+        np.left_shift(bits, 13, out=bits)
+        np.bitwise_and(bits, np.int32(-0x70000001), out=bits)  # the sign was spread over three bits
+        wide = bits.view("<f4")
+        return np.multiply(wide, np.float32(2.0**112), out=wide)
+
+    def _bfloat16(self, codes: Array, room: int) -> Array:
+        import numpy as np
+
+        bits = self._rooms[room, : 4 * len(codes)].view("<u4")
+        np.copyto(bits, codes)
+        np.left_shift(bits, 16, out=bits)
+        return bits.view("<f4")
+
+    def _measure(self, to: Distance, a: Array, b: Array) -> None:
+        """Floating point or complex arrays of one dtype."""
+        import numpy as np
+
+        if not len(a):
+            return
+        gap = self._rooms[2, : a.nbytes].view(a.dtype)
+        np.subtract(a, b, out=gap)
+        difference = _squares(gap)
+        if difference == 0 and np.array_equal(a, b):
+            squares = _squares(a)
+            sums = (0.0, squares, squares)
+        else:
+            sums = (difference, _squares(a), _squares(b))
+        if not math.isfinite(sum(sums)):
+            finite = np.isfinite(a) & np.isfinite(b)
+            if not finite.all():
+                _special(to, a[~finite], b[~finite])
+                self._measure(to, a[finite], b[finite])
+                return
+        largest = _largest(gap) if difference else 0.0
+        found = Distance(largest, *sums)
+        found.beyond = largest > self._atol and self._out_of_tolerance(gap, b)
+        to.add(found)
+
+    def _out_of_tolerance(self, gap: Array, b: Array) -> bool:
+        import numpy as np
+
+        if not self._rtol:
+            return True
+        return bool((np.abs(gap) > self._atol + self._rtol * np.abs(b)).any())
+
+    def _long(self, to: Distance, a: Array, b: Array) -> None:
+        """64-bit integers: float64 would not tell neighbours apart."""
+        import numpy as np
+
+        gap = np.maximum(a, b).view("<u8") - np.minimum(a, b).view("<u8")
+        rough, wide = gap.astype("<f8"), b.astype("<f8")
+        found = Distance(int(gap.max(initial=0)), _squares(rough), _squares(a.astype("<f8")))
+        found.second = _squares(wide)
+        found.beyond = found.largest > self._atol and self._out_of_tolerance(rough, wide)
+        to.add(found)
+
+
+def _common(a: Array, b: Array) -> tuple[Array, Array]:
+    """Both in the narrowest floating point or complex dtype that holds both."""
+    import numpy as np
+
+    dtype = np.result_type(a, b)
+    if dtype.kind not in "fc":
+        dtype = np.dtype("<f8")
+    return a.astype(dtype, copy=False), b.astype(dtype, copy=False)
+
+
+def _flat(values: Array) -> Array:
+    """Complex numbers as twice as many real ones."""
+    return values.view(values.real.dtype) if values.dtype.kind == "c" else values
+
+
+def _squares(values: Array) -> float:
+    """The sum of the squares of all parts. Infinite or NaN where a value is, or is too large."""
+    import numpy as np
+
+    flat = _flat(values)
+    whole = len(flat) // _ROW * _ROW
+    rows, rest = flat[:whole].reshape(-1, _ROW), flat[whole:]
+    total = float(_row_squares(rows).sum(dtype=np.float64)) + float(np.dot(rest, rest))
+    if flat.itemsize < 8 and not _TINY < total < math.inf and (total or flat.any()):
+        wide = flat.astype("<f8")
+        total = float(np.dot(wide, wide))
+    return total
+
+
+def _row_squares(rows: Array) -> Array:
+    import numpy as np
+
+    if hasattr(np, "vecdot"):  # numpy 2
+        return np.vecdot(rows, rows)
+    found: Array = np.einsum("ij,ij->i", rows, rows)
+    return found
+
+
+def _largest(gap: Array) -> float:
+    import numpy as np
+
+    if gap.dtype.kind == "c":
+        return float(np.abs(gap).max())
+    return max(float(gap.max()), -float(gap.min()))
+
+
+def _special(to: Distance, a: Array, b: Array) -> None:
+    """Pairs in which at least one value is NaN or infinite."""
+    import numpy as np
+
+    nan_a, nan_b = np.isnan(a), np.isnan(b)
+    odd = ~((a == b) | (nan_a & nan_b))
+    to.nans += int(np.count_nonzero(nan_a & nan_b))
+    to.odd += int(np.count_nonzero(odd))
+    to.odd_nan = to.odd_nan or bool((nan_a ^ nan_b).any())
