@@ -23,6 +23,7 @@ PUBLIC = {
     "TensorRef",
     "TensorkeepError",
     "convert",
+    "diff",
     "inspect",
     "load",
     "open",

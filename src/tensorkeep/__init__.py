@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tensorkeep.checkpoints.opening import open_checkpoint as open
     from tensorkeep.checkpoints.tensor import TensorRef
     from tensorkeep.converting import convert
+    from tensorkeep.diffing import diff
     from tensorkeep.inspecting import inspect
     from tensorkeep.live.loading import load
     from tensorkeep.scanning.targets import scan
@@ -34,6 +35,7 @@ __all__ = [
     "TensorkeepError",
     "__version__",
     "convert",
+    "diff",
     "inspect",
     "load",
     "open",
@@ -46,6 +48,7 @@ _LAZY = {
     "Checkpoint": ("tensorkeep.checkpoints.checkpoint", "Checkpoint"),
     "TensorRef": ("tensorkeep.checkpoints.tensor", "TensorRef"),
     "convert": ("tensorkeep.converting", "convert"),
+    "diff": ("tensorkeep.diffing", "diff"),
     "inspect": ("tensorkeep.inspecting", "inspect"),
     "load": ("tensorkeep.live.loading", "load"),
     "open": ("tensorkeep.checkpoints.opening", "open_checkpoint"),

@@ -1,14 +1,13 @@
 """Pairs of tensors read side by side, as many elements of each, by a few threads.
 
-Contiguous tensors are cut into jobs, so that one large tensor keeps all threads busy; views that
-have to be gathered are read from front to end by one. Memory is two pieces for each thread,
-whatever the size of the tensors.
+Tensors are cut into jobs, so that a large one keeps all threads busy. Memory is two pieces for each
+thread, whatever the size of the tensors.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -39,18 +38,17 @@ class Worker(Protocol):
 
 
 class Feed:
-    """The contiguous little-endian elements of a tensor, in order, into buffers of the caller.
+    """Elements `start` to `stop` of a tensor, contiguous and little-endian, into given buffers.
 
     Raises `Damaged` and `Unsupported` for a tensor that has no bytes to read.
     """
 
-    def __init__(self, ref: TensorRef, start: int = 0) -> None:
-        """From element `start` on; a tensor that is not `direct` can only be read from 0."""
-        ref.require()
+    def __init__(self, ref: TensorRef, start: int, stop: int) -> None:
+        ref.check()
         record = ref.record
         self._storage = record.storage
         self._at = (record.offset + start) * record.dtype.itemsize
-        self._blocks = None if ref.direct else ref.blocks()
+        self._blocks = None if ref.direct else ref.blocks(start=start, stop=stop)
         self._left = memoryview(b"")
 
     def fill(self, buffer: memoryview) -> None:
@@ -69,15 +67,11 @@ class Feed:
             self._left = self._left[len(part) :]
 
 
-def jobs(pairs: Iterable[Sequence[TensorRef]]) -> Iterator[Job]:
-    """All elements of all pairs, in order. Refs that are read together have equal shapes."""
-    for which, refs in enumerate(pairs):
-        count = refs[0].record.numel
-        if all(ref.direct for ref in refs):
-            for start in range(0, count, _JOB):
-                yield Job(which, start, min(start + _JOB, count))
-        elif count:
-            yield Job(which, 0, count)
+def jobs(counts: Iterable[int]) -> Iterator[Job]:
+    """All elements of all pairs, in order; `counts` are the elements of each."""
+    for which, count in enumerate(counts):
+        for start in range(0, count, _JOB):
+            yield Job(which, start, min(start + _JOB, count))
 
 
 def spread(todo: Iterator[Job], worker: Callable[[], Worker], *, mean: int) -> None:

@@ -21,6 +21,7 @@ COULD_NOT_FINISH = 2
 VERBS = {
     "scan": "tensorkeep.cli.scan",
     "inspect": "tensorkeep.cli.inspect",
+    "diff": "tensorkeep.cli.diff",
     "convert": "tensorkeep.cli.convert",
     "verify": "tensorkeep.cli.verify",
 }

@@ -44,7 +44,8 @@ class Distance:
     the sums of squares of a - b, a and b there. `odd` counts the places where a NaN or an infinity
     stands on one side and another value on the other (`odd_nan`: one of them is a NaN), `nans`
     those where both are NaN, which counts as equal. `beyond`: something is out of tolerance.
-    `unmeasured`: bytes differ whose dtype has no values that could be subtracted.
+    `unmeasured`: bytes differ whose dtype has no values that could be subtracted. `recoded`: bytes
+    of one dtype differ and mean the same values.
     """
 
     largest: float | int = 0
@@ -56,6 +57,7 @@ class Distance:
     odd_nan: bool = False
     beyond: bool = False
     unmeasured: bool = False
+    recoded: bool = False
 
     def add(self, other: Distance) -> None:
         """Take in what was found over other pairs."""
@@ -68,6 +70,7 @@ class Distance:
         self.odd_nan = self.odd_nan or other.odd_nan
         self.beyond = self.beyond or other.beyond
         self.unmeasured = self.unmeasured or other.unmeasured
+        self.recoded = self.recoded or other.recoded
 
     @property
     def apart(self) -> bool:
@@ -178,9 +181,11 @@ class Meter:
         if dtype.name in _floats.NARROW:
             return _floats.widen(piece, dtype.name)
         if dtype.kind == "bool":
-            return (piece != 0).view("|u1")  # any byte but 0 is true, also to torch
+            truth: Array = piece != 0  # any byte but 0 is true, also to torch
+            return truth.view("|u1")
         assert dtype.numpy is not None
-        return piece.view(dtype.numpy)
+        numbers: Array = piece.view(dtype.numpy)
+        return numbers
 
     def _half(self, codes: Array, room: int) -> Array:
         """Halves as float32 in four vector passes: numpy's own way goes one by one.
@@ -199,7 +204,8 @@ class Meter:
         np.left_shift(bits, 13, out=bits)
         np.bitwise_and(bits, np.int32(-0x70000001), out=bits)  # the sign was spread over three bits
         wide = bits.view("<f4")
-        return np.multiply(wide, np.float32(2.0**112), out=wide)
+        np.multiply(wide, np.float32(2.0**112), out=wide)
+        return wide
 
     def _bfloat16(self, codes: Array, room: int) -> Array:
         import numpy as np
@@ -286,8 +292,9 @@ def _row_squares(rows: Array) -> Array:
     import numpy as np
 
     if hasattr(np, "vecdot"):  # numpy 2
-        return np.vecdot(rows, rows)
-    found: Array = np.einsum("ij,ij->i", rows, rows)
+        found: Array = np.vecdot(rows, rows)
+    else:
+        found = np.einsum("ij,ij->i", rows, rows)
     return found
 
 

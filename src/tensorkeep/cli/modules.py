@@ -1,0 +1,70 @@
+"""Which modules a diff is told by: few enough to read, deep enough to tell something."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tensorkeep.diffing import DiffReport
+from tensorkeep.matching.changes import ModuleChange
+
+# A model of a hundred layers is told by its layers, one of a thousand parts by what they are in.
+_MOST = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A module, or a tensor that lies beside modules that are told one by one."""
+
+    name: str
+    tensors: int
+    changed: int
+    rel_l2: float | None
+
+
+def rows_of(report: DiffReport) -> tuple[list[Row], list[str]]:
+    """The modules that changed, the most changed first, and the names of those that are frozen.
+
+    Going down from the whole, a module is replaced by what is in it as long as that does not make
+    too many rows: all modules of one depth, or none.
+    """
+    below = _below(report.modules)
+    own = {change.name: change for change in report.changed}
+    rows: list[Row] = []
+    frozen: list[str] = []
+    level = [module for module in report.modules if not module.name]
+    while level:
+        rows += [_row(module) for module in level if not below[module.name]]
+        outer = [module for module in level if below[module.name]]
+        inner = [child for module in outer for child in below[module.name]]
+        names = {module.name for module in outer}
+        loose = [change for name, change in own.items() if _parent(name, below) in names]
+        if len(rows) + sum(child.changed > 0 for child in inner) + len(loose) > _MOST:
+            rows += [_row(module) for module in outer]
+            break
+        rows += [Row(c.name, 1, 1, c.distance.rel_l2 if c.distance else None) for c in loose]
+        frozen += [child.name for child in inner if child.frozen]
+        level = [child for child in inner if child.changed]
+    rows.sort(key=lambda row: -(float("inf") if row.rel_l2 is None else row.rel_l2))
+    return rows, frozen
+
+
+def _row(module: ModuleChange) -> Row:
+    name = module.name or "(everything)"
+    return Row(name, module.tensors, module.changed, module.distance.rel_l2)
+
+
+def _below(modules: list[ModuleChange]) -> dict[str, list[ModuleChange]]:
+    found: dict[str, list[ModuleChange]] = {module.name: [] for module in modules}
+    for module in modules:
+        if module.name:
+            found[_parent(module.name, found)].append(module)
+    return found
+
+
+def _parent(name: str, known: dict[str, list[ModuleChange]]) -> str:
+    """The innermost module that `name` lies in."""
+    while "." in name:
+        name = name.rpartition(".")[0]
+        if name in known:
+            return name
+    return ""

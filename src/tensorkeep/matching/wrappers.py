@@ -1,0 +1,74 @@
+"""Prefixes that wrappers put before names, cut only on dots, where two sides differ in them.
+
+Sources: torch's DataParallel and DistributedDataParallel (`module`), `torch.compile`
+(`_orig_mod`), FSDP and activation checkpointing, Lightning (`model`, `net`, ...), DeepSpeed and
+PEFT.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+ANYWHERE = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+LEADING = (
+    "module", "model", "net", "network", "state_dict", "student", "teacher", "ema", "ema_model",
+    "encoder", "backbone", "base_model.model", "generator", "_forward_module", *ANYWHERE,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """The names of one side without some wrappers; `dropped` says which, outermost first."""
+
+    names: tuple[str, ...]
+    dropped: tuple[str, ...] = ()
+
+
+def align(left: Sequence[str], right: Sequence[str]) -> tuple[Way, Way]:
+    """The fewest wrappers to take off either side so that most names are shared.
+
+    Nothing is taken off unless that makes names shared that were not. The names of a `Way` stand
+    in the order of those given and are all different.
+    """
+    if set(left) == set(right):
+        return Way(tuple(left)), Way(tuple(right))
+    ways = [(a, b) for a in _ways(left) for b in _ways(right)]
+    return max(ways, key=lambda pair: (_shared(*pair), -sum(len(way.dropped) for way in pair)))
+
+
+def _shared(left: Way, right: Way) -> int:
+    return len(set(left.names) & set(right.names))
+
+
+def _ways(names: Sequence[str]) -> list[Way]:
+    """As they are, and without what could be wrappers, one more each time."""
+    found = [Way(tuple(names))]
+    for token in ANYWHERE:
+        found += _without(found[-1], token)
+    for start in list(found):
+        way = _unwrapped(start)
+        while way is not None:
+            found.append(way)
+            way = _unwrapped(way)
+    return found
+
+
+def _without(way: Way, token: str) -> list[Way]:
+    """`way` without `token` wherever it is a part of a name, if it is one and leaves no twins."""
+    names = tuple(".".join(part for part in name.split(".") if part != token) for name in way.names)
+    if names == way.names or len(set(names)) < len(names) or "" in names:
+        return []
+    return [Way(names, (*way.dropped, token))]
+
+
+def _unwrapped(way: Way) -> Way | None:
+    """`way` without the wrapper that stands before all of its names, or None."""
+    for token in LEADING:
+        prefix = f"{token}."
+        if way.names and all(name.startswith(prefix) for name in way.names):
+            return Way(
+                tuple(name[len(prefix) :] for name in way.names),
+                (*way.dropped, prefix),
+            )
+    return None
