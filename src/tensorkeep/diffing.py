@@ -37,7 +37,8 @@ class DiffReport:
 
     `tensors` counts those of A and of B; `identical` are equal in every value, `close` differ
     within the tolerance. `renamed` is pairs (from, to). `values_read` is False for a comparison
-    of metadata alone. `not_compared` is pairs of a name and why: with any, nothing is called same.
+    of metadata alone. `optimizers` are the parts that hold optimizer state. `not_compared` is
+    pairs of a name and why: with any, nothing is called same.
     """
 
     a: str
@@ -53,6 +54,7 @@ class DiffReport:
     changed: list[Change] = field(default_factory=list)
     modules: list[ModuleChange] = field(default_factory=list)
     values: ValueChanges = field(default_factory=ValueChanges)
+    optimizers: list[str] = field(default_factory=list)
     aligned: list[tuple[str, str]] = field(default_factory=list)
     not_compared: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -86,6 +88,7 @@ class DiffReport:
             "changed": [change.to_dict() for change in self.changed],
             "modules": [module.to_dict() for module in self.modules],
             "values": self.values.to_dict(),
+            "optimizers": self.optimizers,
             "aligned": [{"side": side, "dropped": what} for side, what in self.aligned],
             "not_compared": [{"name": name, "why": why} for name, why in self.not_compared],
             "notes": self.notes,
@@ -149,6 +152,9 @@ class _Job:
             left.ckpt.path, right.ckpt.path, (left.section, right.section), values_read=read
         )
         self.report.notes = list(dict.fromkeys([*left.notes, *right.notes]))
+        self.report.optimizers = [
+            name for name, part in left.ckpt.parts.items() if part.optimizer and name
+        ]
         self.report.aligned = [
             (name, what) for name, side in (("a", left), ("b", right)) for what in side.dropped
         ]
@@ -169,7 +175,9 @@ class _Job:
                     expected="at least one tensor to compare",
                     got="none",
                     where=f"section {side.section!r}" if side.section else "",
-                    remedy="List the names with: tensorkeep inspect --tensors.",
+                    remedy="Loosen --only and --skip."
+                    if only or skip
+                    else "List the names with: tensorkeep inspect --tensors.",
                 )
 
     def compare(self, reporter: Reporter) -> None:

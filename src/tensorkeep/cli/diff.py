@@ -19,6 +19,7 @@ from tensorkeep.matching.values import shown
 
 _LISTED = 12
 _LONGEST_VALUE = 48
+_WIDTH = 80
 
 
 @click.command("diff")
@@ -65,18 +66,18 @@ def _lines(report: DiffReport) -> list[Line]:
 
 
 def _summary(report: DiffReport) -> Line:
-    a, b = _titles(report)
-    both: list[tuple[str, str]] = [(a, "bold"), (" and ", ""), (b, "bold")]
+    both = "{} and {}".format(*_titles(report))
+    count = many(report.tensors[0], "tensor")
     if report.differs:
-        return [*both, (" differ", "bold yellow"), (f": {_counts(report)}", "")]
+        return [(f"{both} differ: ", "bold yellow"), (_counts(report), "")]
     if report.not_compared:
-        found = f": no difference found, but {many(len(report.not_compared), 'value')} not compared"
-        return [*both, (found, "bold yellow")]
-    within = f", {number(report.close)} of them within the tolerance" if report.close else ""
-    what = f": {many(report.tensors[0], 'tensor')}{within}"
+        found = f"no difference found, {many(len(report.not_compared), 'value')} not compared"
+        return [(f"{both}: ", "bold yellow"), (found, "")]
     if not report.values_read:
-        return [*both, (" have the same names, shapes and dtypes", "bold green"), (what, "")]
-    return [*both, (" are the same", "bold green"), (what, "")]
+        what = f"the same names, shapes and dtypes of {count}; values were not compared"
+        return [(f"{both} have ", "bold green"), (what, "")]
+    within = f", {number(report.close)} of them within the tolerance" if report.close else ""
+    return [(f"{both} are the same: ", "bold green"), (f"{count}{within}", "")]
 
 
 def _titles(report: DiffReport) -> tuple[str, str]:
@@ -100,7 +101,8 @@ def _counts(report: DiffReport) -> str:
         if count:
             parts.append(f"{number(count)} {what}")
     if report.values:
-        parts.append(f"{many(len(report.values), 'other value')} changed")
+        differ = "differs" if len(report.values) == 1 else "differ"
+        parts.append(f"{many(len(report.values), 'other value')} {differ}")
     return ", ".join(parts)
 
 
@@ -144,42 +146,57 @@ def _row(row: Row) -> Line:
 
 
 def _tensors(report: DiffReport) -> list[Line]:
-    if not report.changed:
-        return []
-    by_size = sorted(report.changed, key=_order)
-    lines: list[Line] = ["", [("relative L2   max |a-b|    cosine  tensor", "dim")]]
-    lines += [_tensor(change) for change in by_size[:_LISTED]]
-    if len(by_size) > _LISTED:
-        more = f"and {number(len(by_size) - _LISTED)} more (--format json lists them)"
-        lines.append([(f"{'':35}{more}", "dim")])
+    plain = [change for change in report.changed if change.distance is None]
+    measured = [change for change in report.changed if change.distance is not None]
+    lines = _unmeasured(plain)
+    if not measured:
+        return lines
+    # What an optimizer keeps moves by orders of magnitude in each step and would fill the list.
+    inner = tuple(f"{name}." for name in report.optimizers)
+    told = [change for change in measured if not change.name.startswith(inner)] or measured
+    told.sort(key=_order)
+    lines += ["", [("relative L2   max |a-b|    cosine  tensor", "dim")]]
+    lines += [_tensor(change) for change in told[:_LISTED]]
+    if len(measured) > _LISTED or len(told) < len(measured):
+        left = len(measured) - min(len(told), _LISTED)
+        lines.append([(f"{'':35}and {number(left)} more (--format json)", "dim")])
     return lines
 
 
-def _order(change: Change) -> tuple[int, float]:
-    """Shapes first, then dtypes, then the largest changes of values."""
-    rank = {"shape": 0, "dtype": 1}.get(change.what, 2)
-    size = change.distance.rel_l2 if change.distance else None
-    return rank, -(float("inf") if size is None else size)
+def _unmeasured(changes: list[Change]) -> list[Line]:
+    if not changes:
+        return []
+    resized = all(change.what == "shape" for change in changes)
+    title = "changed shape" if resized else "changed, values not compared"
+    lines: list[Line] = ["", [(title, "bold")]]
+    for change in changes[:_LISTED]:
+        lines.append([(f"  {short(change.name)}", ""), (f"  {_forms(change)}", "cyan")])
+    return lines + _more(len(changes))
+
+
+def _forms(change: Change) -> str:
+    (dtype, shape), (other, other_shape) = change.before, change.after
+    if change.what == VALUE:
+        return f"bytes differ ({dtype})"
+    dtypes = dtype if dtype == other else f"{dtype} -> {other}"
+    shapes = f"  {list(shape)} -> {list(other_shape)}" if shape != other_shape else ""
+    return f"{dtypes}{shapes}"
+
+
+def _order(change: Change) -> float:
+    """The largest changes first, before them what has no finite size."""
+    d = change.distance
+    return -(float("inf") if d is None or d.rel_l2 is None or d.odd else d.rel_l2)
 
 
 def _tensor(change: Change) -> Line:
     d = change.distance
-    numbers = ("", "", "")
-    if d is not None:
-        numbers = (_float(d.rel_l2), _float(d.max_abs), _cosine(d.cosine))
-    line = [
-        (f"{numbers[0]:>11}", "yellow"),
-        (f"{numbers[1]:>12}{numbers[2]:>10}  {short(change.name)}", ""),
-    ]
+    assert d is not None
+    numbers = f"{_float(d.max_abs):>12}{_cosine(d.cosine):>10}  {short(change.name)}"
+    line = [(f"{_float(d.rel_l2):>11}", "yellow"), (numbers, "")]
     if change.what != VALUE:
-        before, after = (
-            f"{dtype} {list(shape)}" if change.what == "shape" else dtype
-            for dtype, shape in (change.before, change.after)
-        )
-        line.append((f"  {before} -> {after}", "cyan"))
-    elif d is None:
-        line.append((f"  bytes differ ({change.before[0]})", "cyan"))
-    elif d.odd:
+        line.append((f"  {_forms(change)}", "cyan"))
+    if d.odd:
         line.append((f"  {many(d.odd, 'NaN or infinity')} on one side", "bold red"))
     return line
 
@@ -189,7 +206,7 @@ def _float(value: float | None) -> str:
 
 
 def _cosine(value: float | None) -> str:
-    return "" if value is None else f"{value:.6f}"
+    return "" if value is None else f"{value:.6f}".replace("-0.000000", "0.000000")
 
 
 def _names(title: str, style: str, names: list[str]) -> list[Line]:
@@ -207,7 +224,9 @@ def _renamed(report: DiffReport) -> list[Line]:
     rows = folded_pairs(report.renamed)
     head: Line = [("renamed", "bold cyan"), (f"  {many(len(report.renamed), 'tensor')}", "dim")]
     lines: list[Line] = ["", head]
-    lines += [f"  {short(old)} -> {short(new)}" for old, new in rows[:_LISTED]]
+    for old, new in rows[:_LISTED]:
+        line = f"  {short(old)} -> {short(new)}"
+        lines += [line] if len(line) <= _WIDTH else [f"  {short(old)}", f"    -> {short(new)}"]
     return lines + _more(len(rows))
 
 
@@ -224,6 +243,8 @@ def _values(report: DiffReport) -> list[Line]:
     rows += [f"  {short(name)}  removed" for name in found.removed]
     if not rows:
         return []
+    # What stands at the top of a file (the epoch) before the depths of param_groups.
+    rows.sort(key=lambda row: row.split("  ")[1].count("."))
     return ["", [("other values", "bold")], *rows[:_LISTED], *_more(len(rows))]
 
 

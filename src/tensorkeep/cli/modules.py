@@ -33,8 +33,9 @@ def rows_of(report: DiffReport) -> tuple[list[Row], list[str]]:
     frozen: list[str] = []
     level = [module for module in report.modules if not module.name]
     while level:
-        rows += [_row(module) for module in level if not below[module.name]]
-        outer = [module for module in level if below[module.name]]
+        ends = {name for name, inside in below.items() if not inside} | set(report.optimizers)
+        rows += [_row(module) for module in level if module.name in ends]
+        outer = [module for module in level if module.name not in ends]
         inner = [child for module in outer for child in below[module.name]]
         names = {module.name for module in outer}
         loose = [change for name, change in own.items() if _parent(name, below) in names]
@@ -50,7 +51,7 @@ def rows_of(report: DiffReport) -> tuple[list[Row], list[str]]:
 
 def _row(module: ModuleChange) -> Row:
     name = module.name or "(everything)"
-    return Row(name, module.tensors, module.changed, module.distance.rel_l2)
+    return Row(name, module.tensors, module.changed, module.rel_l2)
 
 
 def _below(modules: list[ModuleChange]) -> dict[str, list[ModuleChange]]:

@@ -48,7 +48,8 @@ class ModuleChange:
     """A module, all that lies below it included; "" is the whole.
 
     `tensors` are those that both have, `changed` how many of them did. `frozen`: none did, and none
-    came or went. `distance` is over all whose values were compared.
+    came or went. `distance` is over all whose values were compared, `measured` counts those of them
+    that changed.
     """
 
     name: str
@@ -56,6 +57,12 @@ class ModuleChange:
     changed: int = 0
     frozen: bool = True
     distance: Distance = field(default_factory=Distance)
+    measured: int = 0
+
+    @property
+    def rel_l2(self) -> float | None:
+        """|a - b| / |a| over all compared; None where nothing that changed could be compared."""
+        return self.distance.rel_l2 if self.measured or self.frozen else None
 
     def to_dict(self) -> dict[str, Any]:
         """The record as JSON holds it."""
@@ -63,7 +70,7 @@ class ModuleChange:
             "name": self.name,
             "tensors": self.tensors,
             "changed": self.changed,
-            "rel_l2": self.distance.rel_l2,
+            "rel_l2": self.rel_l2,
             "frozen": self.frozen,
         }
 
@@ -105,8 +112,9 @@ def roll_up(
             module.tensors += 1
             module.changed += name in changed
             module.frozen = module.frozen and name not in changed
-            if distance is not None:
+            if distance is not None and not distance.unmeasured:
                 module.distance.add(distance)
+                module.measured += name in changed
     for name in lost:
         for module in _above(name, found):
             module.frozen = False

@@ -28,9 +28,10 @@ def find(removed: Mapping[str, TensorRef], added: Mapping[str, TensorRef]) -> Re
     """Which of `removed` is which of `added`.
 
     Only tensors whose dtype, shape and first bytes occur on both sides are read to their end.
-    Several tensors of equal bytes (zeros, ones) are paired in their order if there are as many on
-    both sides and the numbers and last parts of their names agree; else they count as ambiguous.
-    Empty tensors are never called renamed. Raises what reading raises.
+    Of several tensors of equal bytes (zeros, ones) those are paired whose names have the same
+    numbers and the same last part, if that is one on each side; the rest in their order, if there
+    are as many and those agree all along; else they count as ambiguous. Empty tensors are never
+    called renamed. Raises what reading raises.
     """
     found = Renames()
     _split(removed, added, [_kind, _beginning, TensorRef.digest], found)
@@ -66,13 +67,31 @@ def _beginning(ref: TensorRef) -> bytes:
     return b"".join(map(bytes, ref.blocks(stop=min(count, ref.record.numel))))
 
 
-def _pair(old: list[str], new: list[str], found: Renames) -> None:
-    if len(old) == len(new) and (len(old) == 1 or _order(old) == _order(new)):
+def _pair(old: Sequence[str], new: Sequence[str], found: Renames) -> None:
+    """Pair names of tensors with equal bytes: by what they keep, then by their order."""
+    if len(old) == len(new) == 1:
+        found.pairs[old[0]] = new[0]
+        return
+    kept = _once(old), _once(new)
+    sure = {name: kept[1][key] for key, name in kept[0].items() if key in kept[1]}
+    found.pairs |= sure
+    taken = set(sure.values())
+    old = [name for name in old if name not in sure]
+    new = [name for name in new if name not in taken]
+    if len(old) == len(new) and list(map(_kept, old)) == list(map(_kept, new)):
         found.pairs |= dict(zip(old, new, strict=True))
-    else:
+    elif new:
         found.ambiguous += len(old)
 
 
-def _order(names: list[str]) -> list[tuple[list[str], str]]:
-    """What a rename leaves as it was: the numbers in each name, and its last part."""
-    return [(_NUMBER.findall(name), name.rpartition(".")[2]) for name in names]
+def _kept(name: str) -> tuple[object, ...]:
+    """What a rename leaves as it was: the numbers in a name, and its last part."""
+    return (*_NUMBER.findall(name), name.rpartition(".")[2])
+
+
+def _once(names: Sequence[str]) -> dict[tuple[object, ...], str]:
+    """The names that no other equals in what a rename keeps, by that."""
+    groups: dict[tuple[object, ...], list[str]] = {}
+    for name in names:
+        groups.setdefault(_kept(name), []).append(name)
+    return {key: group[0] for key, group in groups.items() if len(group) == 1}

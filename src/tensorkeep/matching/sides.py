@@ -87,8 +87,7 @@ def _align(left: Side, right: Side) -> None:
         named = [group.get(lead, {}) for group in groups]
         ways = align(list(named[0]), list(named[1]))
         for side, refs, way in zip((left, right), named, ways, strict=True):
-            if way.dropped:
-                side.dropped.append(f"{lead}{''.join(way.dropped)}")
+            side.dropped += [what for what in way.dropped if what not in side.dropped]
             pairs = zip(way.names, refs.values(), strict=True)
             side.tensors.update({f"{lead}{name}": ref for name, ref in pairs})
 

@@ -59,7 +59,7 @@ def _without(way: Way, token: str) -> list[Way]:
     names = tuple(".".join(part for part in name.split(".") if part != token) for name in way.names)
     if names == way.names or len(set(names)) < len(names) or "" in names:
         return []
-    return [Way(names, (*way.dropped, token))]
+    return [Way(names, (*way.dropped, f"{token}."))]
 
 
 def _unwrapped(way: Way) -> Way | None:
