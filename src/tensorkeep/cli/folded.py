@@ -8,6 +8,9 @@ from collections.abc import Iterable, Sequence
 # A part of a name that is a number; leading zeros would be lost in a range.
 _NUMBER = re.compile(r"(?<![^.])(0|[1-9]\d{0,17})(?![^.])")
 
+# What stands before and behind the number; no behind where there is none.
+_Cut = tuple[str, str | None]
+
 
 def folded(names: Iterable[str]) -> list[str]:
     """`names` in the order of their first, those folded that differ in their first number only."""
@@ -16,7 +19,7 @@ def folded(names: Iterable[str]) -> list[str]:
 
 def folded_pairs(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     """The same for two names that belong together and have the same first number."""
-    groups: dict[tuple[tuple[str, str], ...], list[int]] = {}
+    groups: dict[tuple[_Cut, ...], list[int]] = {}
     for pair in pairs:
         found = [_NUMBER.search(name) for name in pair]
         numbers = {match[0] for match in found if match}
@@ -24,20 +27,17 @@ def folded_pairs(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
             cut = tuple(_cut(name, match) for name, match in zip(pair, found, strict=True))
             groups.setdefault(cut, []).append(int(numbers.pop()))
         else:
-            groups[tuple((name, "") for name in pair)] = []
+            groups[tuple((name, None) for name in pair)] = []
     return [_written(cut, sorted(set(numbers))) for cut, numbers in groups.items()]
 
 
-def _cut(name: str, match: re.Match[str] | None) -> tuple[str, str]:
-    """What stands before and behind the number; a NUL says that there is one."""
-    return (name[: match.start()] + "\0", name[match.end() :]) if match else (name, "")
+def _cut(name: str, match: re.Match[str] | None) -> _Cut:
+    return (name[: match.start()], name[match.end() :]) if match else (name, None)
 
 
-def _written(cut: Sequence[tuple[str, str]], numbers: list[int]) -> tuple[str, str]:
-    text = _range(numbers)
+def _written(cut: Sequence[_Cut], numbers: list[int]) -> tuple[str, str]:
     first, second = (
-        before[:-1] + text + behind if before.endswith("\0") and numbers else before + behind
-        for before, behind in cut
+        before if behind is None else before + _range(numbers) + behind for before, behind in cut
     )
     return first, second
 

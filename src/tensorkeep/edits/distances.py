@@ -235,6 +235,10 @@ class Meter:
                 _special(to, a[~finite], b[~finite])
                 self._measure(to, a[finite], b[finite])
                 return
+            if a.real.itemsize < 8:  # the difference of two finite values may be none in float32
+                wide = np.result_type(a, np.float64)
+                self._measure(to, a.astype(wide), b.astype(wide))
+                return
         largest = _largest(gap) if difference else 0.0
         found = Distance(largest, *sums)
         found.beyond = largest > self._atol and self._out_of_tolerance(gap, b)
