@@ -54,6 +54,23 @@ state = {f"blocks.{i // 10}.unit.{parts[i % 10]}": torch.full((4, 4), float(i))
 torch.save(state, path)
 """
 
+# 290 tensors of equal size; what a short training makes of them in "other".
+PAIR = """
+import sys, torch
+from safetensors.torch import save_file
+path, dtype, which, size = sys.argv[1], getattr(torch, sys.argv[2]), sys.argv[3], int(sys.argv[4])
+torch.manual_seed(0)
+noise = 0.02 * torch.randn(1 << 22)
+step = 1e-4 * torch.randn(1 << 22) if which == "other" else torch.zeros(1)
+count = size // (290 * 64 * dtype.itemsize) * 64
+state = {}
+for i in range(290):
+    values = noise.roll(4099 * i).repeat(count // noise.numel() + 1)[:count]
+    moved = step.roll(i).repeat(count // step.numel() + 1)[:count]
+    state[f"layers.{i // 10}.part{i % 10}.weight"] = (values + moved).to(dtype).view(64, -1)
+save_file(state, path) if path.endswith(".safetensors") else torch.save(state, path)
+"""
+
 CONVERTED = """
 import sys, torch
 from safetensors.torch import save_file
@@ -86,6 +103,12 @@ def converted(bench: Bench) -> Path:
     if not path.exists():
         _run(CONVERTED, str(large(bench)), str(path))
     return path
+
+
+def pair(bench: Bench, dtype: str, which: str, ending: str) -> Path:
+    """2 GB of `dtype`: "first", "other" (every tensor a little different) or "same"."""
+    path = bench.folder / f"{which}-{dtype}{ending}"
+    return _made(path, PAIR, dtype, which, str(int(2e9 * bench.scale)))
 
 
 def pickle_of(path: Path) -> Path:

@@ -15,6 +15,8 @@ HERE = Path(__file__).resolve().parent
 README = HERE.parent / "README.md"
 START, END = "<!-- bench:start -->", "<!-- bench:end -->"
 FIGURES = ("inspecting", "converting", "scanning", "pickling", "curves")
+# Drawn once they have been measured.
+LATER = ("diffing",)
 # Takes the other scanners and ten minutes, and is run by itself: `make bench-scanners`.
 APART = ("scanners",)
 
