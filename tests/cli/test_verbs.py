@@ -13,7 +13,7 @@ import torch
 
 import tensorkeep as tk
 
-VERBS = ("scan", "inspect", "convert", "verify")
+VERBS = ("scan", "inspect", "diff", "convert", "verify")
 
 
 def closed_json(text):

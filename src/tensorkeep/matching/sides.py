@@ -96,10 +96,13 @@ def _parameters(side: Side) -> dict[Path, Names]:
     if side.section != ALL:
         return {}
     ckpt = side.ckpt
-    try:
-        weights = ckpt.select(ckpt.choose(None)[0], strict=False)
-    except (SelectionError, Unsupported):
-        weights = {}  # names that the optimizer itself saved are known without
+
+    def weights() -> dict[str, TensorRef]:
+        try:
+            return ckpt.select(ckpt.choose(None)[0], strict=False)
+        except (SelectionError, Unsupported):
+            return {}  # names that the optimizer itself saved are known without
+
     return parameter_names(ckpt.index, weights)
 
 

@@ -1,20 +1,11 @@
-"""Prefixes that wrappers put before names, cut only on dots, where two sides differ in them.
-
-Sources: torch's DataParallel and DistributedDataParallel (`module`), `torch.compile`
-(`_orig_mod`), FSDP and activation checkpointing, Lightning (`model`, `net`, ...), DeepSpeed and
-PEFT.
-"""
+"""Wrappers that stand in the names of one side and not of the other, cut only on dots."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-ANYWHERE = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
-LEADING = (
-    "module", "model", "net", "network", "state_dict", "student", "teacher", "ema", "ema_model",
-    "encoder", "backbone", "base_model.model", "generator", "_forward_module", *ANYWHERE,
-)  # fmt: skip
+from tensorkeep.matching.catalogue import ANYWHERE, LEADING
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +35,7 @@ def _shared(left: Way, right: Way) -> int:
 def _ways(names: Sequence[str]) -> list[Way]:
     """As they are, and without what could be wrappers, one more each time."""
     found = [Way(tuple(names))]
-    for token in ANYWHERE:
+    for token in sorted(ANYWHERE):
         found += _without(found[-1], token)
     for start in list(found):
         way = _unwrapped(start)
@@ -64,11 +55,8 @@ def _without(way: Way, token: str) -> list[Way]:
 
 def _unwrapped(way: Way) -> Way | None:
     """`way` without the wrapper that stands before all of its names, or None."""
-    for token in LEADING:
-        prefix = f"{token}."
-        if way.names and all(name.startswith(prefix) for name in way.names):
-            return Way(
-                tuple(name[len(prefix) :] for name in way.names),
-                (*way.dropped, prefix),
-            )
-    return None
+    token = way.names[0].partition(".")[0] if way.names else ""
+    prefix = f"{token}."
+    if token not in LEADING or not all(name.startswith(prefix) for name in way.names):
+        return None
+    return Way(tuple(name[len(prefix) :] for name in way.names), (*way.dropped, prefix))
