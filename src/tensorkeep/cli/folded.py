@@ -49,5 +49,5 @@ def _range(numbers: list[int]) -> str:
             runs[-1][1] = value
         else:
             runs.append([value, value])
-    texts = [str(a) if a == b else f"{a}..{b}" for a, b in runs]
+    texts = [f"{a}..{b}" if b > a + 1 else ",".join({str(a): 0, str(b): 0}) for a, b in runs]
     return texts[0] if len(numbers) == 1 else "{" + ",".join(texts) + "}"
