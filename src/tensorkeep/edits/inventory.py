@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from tensorkeep.checkpoints.tensor import TensorRef
 from tensorkeep.edits.arrays import Array, Stored
-from tensorkeep.errors import NameCollision, UnknownTensor
+from tensorkeep.errors import BadArgument, NameCollision, UnknownTensor
 
 
 @dataclass(slots=True)
@@ -16,12 +16,14 @@ class Inventory:
 
     `subject` is the checkpoint, for messages. `notes` are sentences for the user (an edit that
     matched nothing). `origin`: for each name, the names in the source that it was made from.
+    `opens` gives the weights of another checkpoint by its path, open until all is written.
     """
 
     subject: str
     tensors: dict[str, Array]
     notes: list[str] = field(default_factory=list)
     origin: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    opens: Callable[[str], Inventory] | None = None
 
     @classmethod
     def of(cls, subject: str, refs: Mapping[str, TensorRef]) -> Inventory:
@@ -54,7 +56,18 @@ class Inventory:
 
     def copy(self) -> Inventory:
         """Another one of the same tensors; changes to it are not seen here."""
-        return Inventory(self.subject, dict(self.tensors), list(self.notes), dict(self.origin))
+        own = dict(self.tensors), list(self.notes), dict(self.origin)
+        return Inventory(self.subject, *own, self.opens)
+
+    def other(self, path: str) -> Inventory:
+        """The weights of the checkpoint at `path`. Raises what opening it raises."""
+        if self.opens is None:
+            raise BadArgument(
+                "an edit that takes tensors from another checkpoint",
+                expected="to be applied where checkpoints can be opened, as convert does",
+                got=path,
+            )
+        return self.opens(path)
 
     def rename(self, new_name: Callable[[str], str]) -> int:
         """Give every tensor the name that `new_name` makes of its own; how many changed.

@@ -1,0 +1,39 @@
+"""Other checkpoints that an edit takes tensors from: opened once, open until all is written."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from types import TracebackType
+
+from tensorkeep.checkpoints.opening import open_checkpoint
+from tensorkeep.edits.inventory import Inventory
+
+
+class Others:
+    """Use it in a `with` block around the edits and the writing."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._opened: dict[str, Inventory] = {}
+
+    def open(self, path: str) -> Inventory:
+        """The weights of the checkpoint at `path`, by the names of its section.
+
+        Raises `ReadError`, `StoreError`, `SelectionError`.
+        """
+        if path not in self._opened:
+            ckpt = self._stack.enter_context(open_checkpoint(path))
+            section, _ = ckpt.choose(None)
+            self._opened[path] = Inventory.of(path, ckpt.select(section))
+        return self._opened[path]
+
+    def __enter__(self) -> Others:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.close()
