@@ -99,7 +99,8 @@ class MergeLora:
             scale = config.scale(own, adapter[pair.down].shape[0])
             inventory.put(name, _merged(inventory[name], adapter, pair, scale, config.transposed))
         for name in rest:
-            _replace(inventory, prefix + name.removeprefix(_OUTER), adapter[name])
+            own = name.removeprefix(_OUTER).replace(".base_layer.", ".")
+            _replace(inventory, prefix + own, adapter[name])
 
     def _merge_inside(self, inventory: Inventory) -> None:
         pairs, _ = _pairs(inventory, self.name)

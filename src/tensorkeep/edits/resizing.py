@@ -260,4 +260,5 @@ def _inflated(values: Numbers, *, channels: int) -> Numbers:
         return total
     times = ceil(channels / before)
     tiled = np.tile(values, (1, times, *[1] * (values.ndim - 2)))[:, :channels]
-    return tiled * (before / channels)
+    scaled: Numbers = tiled * (before / channels)
+    return scaled
