@@ -8,14 +8,16 @@ are looked at once.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 from tensorkeep.matching.moves import NUMBER, Move, numbers, template
 
 _WIDTH, _NARROW = 4, 2
-_MANY = 200  # names of different build; more of them and fewer lists are kept in mind
+_MANY = 100  # names of different build; more of them and fewer lists are kept in mind
+_SAMPLE = 200  # of those that are right, and of those that are not
+_ROUNDS = 8
 _PROPOSED = 16
 _LONGEST = 24
 
@@ -48,7 +50,37 @@ def induce(pairs: Mapping[str, str], banned: frozenset[Move] = frozenset()) -> l
 
     `banned` are moves that turned out to collide.
     """
+    moves: list[Move] = []
     kinds = _kinds(pairs)
+    for _ in range(_ROUNDS):
+        wrong = [kind for kind in kinds if kind.now != kind.goal]
+        if not wrong:
+            break
+        # Those that are right already are there to object to a move that would change them.
+        right = [kind for kind in kinds if kind.now == kind.goal]
+        found = _search((*_sample(wrong), *_sample(right)), banned)
+        if not found:
+            break
+        moves += found
+        kinds = tuple(_after(kind, found) for kind in kinds)
+    return moves
+
+
+def _sample(kinds: Sequence[_Kind]) -> Sequence[_Kind]:
+    """At most so many, evenly spread."""
+    step = -(-len(kinds) // _SAMPLE) or 1
+    return kinds[::step]
+
+
+def _after(kind: _Kind, moves: list[Move]) -> _Kind:
+    now = kind.now
+    for move in moves:
+        now = move.apply(now)
+    return _Kind(now, kind.goal, kind.count)
+
+
+def _search(kinds: _Kinds, banned: frozenset[Move]) -> list[Move]:
+    """The beam search, on a few hundred kinds of names at most."""
     beam = [_State((), kinds, _total(kinds))]
     best = beam[0]
     width = _WIDTH if len(kinds) < _MANY else _NARROW
