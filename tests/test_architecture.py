@@ -26,6 +26,7 @@ PUBLIC = {
     "diff",
     "inspect",
     "load",
+    "match",
     "open",
     "safe_globals",
     "scan",
@@ -33,7 +34,8 @@ PUBLIC = {
 }
 RUNNERS = {"eval", "exec", "compile", "__import__"}
 IMPORTERS = {"import_module", "run_path", "run_module"}
-BY_TABLE = {"__init__.py", "cli/main.py"}  # names and verbs of our own, imported when first used
+# Names and verbs of our own, imported when first used; and what the caller names to be run.
+BY_TABLE = {"__init__.py", "cli/main.py", "live/modules.py"}
 UNPICKLERS = {"pickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tensorkeep.converting import convert
     from tensorkeep.diffing import diff
     from tensorkeep.inspecting import inspect
+    from tensorkeep.live.fitting import match
     from tensorkeep.live.loading import load
     from tensorkeep.scanning.targets import scan
     from tensorkeep.scanning.weights_only import safe_globals
@@ -38,6 +39,7 @@ __all__ = [
     "diff",
     "inspect",
     "load",
+    "match",
     "open",
     "safe_globals",
     "scan",
@@ -51,6 +53,7 @@ _LAZY = {
     "diff": ("tensorkeep.diffing", "diff"),
     "inspect": ("tensorkeep.inspecting", "inspect"),
     "load": ("tensorkeep.live.loading", "load"),
+    "match": ("tensorkeep.live.fitting", "match"),
     "open": ("tensorkeep.checkpoints.opening", "open_checkpoint"),
     "safe_globals": ("tensorkeep.scanning.weights_only", "safe_globals"),
     "scan": ("tensorkeep.scanning.targets", "scan"),

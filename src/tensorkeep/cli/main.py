@@ -23,6 +23,7 @@ VERBS = {
     "inspect": "tensorkeep.cli.inspect",
     "diff": "tensorkeep.cli.diff",
     "convert": "tensorkeep.cli.convert",
+    "match": "tensorkeep.cli.match",
     "verify": "tensorkeep.cli.verify",
 }
 

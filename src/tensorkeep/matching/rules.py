@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from string import ascii_lowercase
 
 from tensorkeep.dtypes import BY_NAME
+from tensorkeep.edits.applying import apply
 from tensorkeep.edits.arrays import Filled
 from tensorkeep.edits.edit import Edit
 from tensorkeep.edits.inventory import Inventory
@@ -47,6 +48,10 @@ def applied(edits: list[Edit], names: Mapping[str, object]) -> dict[str, str] | 
             edit.apply(inventory)
         except (NameCollision, BadArgument):
             return edit
+    try:
+        apply(Inventory("the file", {}), edits)
+    except BadArgument:
+        return edits[-1]  # renames in a circle
     return {name: inventory.origin[name][0] for name in inventory}
 
 
