@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tensorkeep.errors import MissingExtra, Unsupported
 from tensorkeep.facts import TensorInfo
-from tensorkeep.formats.contents import TensorRecord
+from tensorkeep.formats.contents import TensorRecord, contiguous_stride
 
 if TYPE_CHECKING:
     import numpy as np
@@ -77,8 +77,9 @@ class TensorRef:
     def direct(self) -> bool:
         """Whether the bytes wanted lie in the file one after the other, just as they are."""
         record = self.record
-        fixed = record.conj or record.neg or record.storage.swapped > 1
-        return not fixed and self.strided.is_contiguous()
+        if record.conj or record.neg or record.storage.swapped > 1:
+            return False
+        return record.stride == contiguous_stride(record.shape) or self.strided.is_contiguous()
 
     def blocks(
         self, size: int = BLOCK, *, start: int = 0, stop: int | None = None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal, overload
 
 from tensorkeep.checkpoints.checkpoint import Checkpoint
@@ -107,11 +109,27 @@ def load(
         )
     to = Destinations(device, device_map=device_map, map_location=map_location)
     how = reading.How(to, wanted_dtype(dtype), mmap, limits or Limits(), reporter)
-    with open_checkpoint(source, limits=limits) as ckpt:
+    with _no_collection(), open_checkpoint(source, limits=limits) as ckpt:
         warn_unless_safe(ckpt)
         if nested:
             return reading.nested(ckpt, section, how)
         return reading.flat(ckpt, choose(ckpt, section), only, skip, how)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Keep Python's collector of cycles from looking at everything that is being made.
+
+    An index of many tensors is hundreds of thousands of objects that all stay: walking them time
+    and again took as long as making them.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def tensor_of(ref: TensorRef) -> torch.Tensor:

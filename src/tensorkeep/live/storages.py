@@ -15,17 +15,27 @@ from tensorkeep.stores import parallel
 Numbered = tuple[int, torch.UntypedStorage]
 
 
-def private(
-    pieces: Sequence[Piece], *, at_once: bool = True, reporter: Reporter = SILENT
+def batches(
+    pieces: Sequence[Piece],
+    *,
+    mapped: bool = False,
+    at_once: bool = True,
+    reporter: Reporter = SILENT,
 ) -> Iterator[list[Numbered]]:
-    """Copies in memory of this process: (number of the piece, storage), in groups.
+    """Storages by the numbers of their pieces: in private memory, or mapped where that can be.
 
-    One group with all of them, or one for each arena, for a caller that lets go of the storages of
-    a group before the next. Raises what reading raises, and `MemoryError`.
+    All in one batch, or one for each arena, for a caller that lets go of the storages of one
+    before it asks for the next. Raises what reading raises, and `MemoryError`.
     """
-    plans = placing.plan(pieces)
+    known = mapping.places(pieces) if mapped else {}
+    if known:
+        yield [(number, view(*place)) for number, place in known.items()]
+    rest = [number for number in range(len(pieces)) if number not in known]
+    given = [pieces[number] for number in rest] if known else pieces
+    plans = placing.plan(given)
     for group in [plans] if at_once else [[each] for each in plans]:
-        yield _filled(pieces, group, reporter)
+        found = _filled(given, group, reporter)
+        yield [(rest[number], storage) for number, storage in found] if known else found
 
 
 def _filled(pieces: Sequence[Piece], plans: Sequence[Plan], reporter: Reporter) -> list[Numbered]:
@@ -52,17 +62,11 @@ def view(memory: object, offset: int, length: int) -> torch.UntypedStorage:
 def read(
     pieces: Sequence[Piece], *, mapped: bool = False, reporter: Reporter = SILENT
 ) -> list[torch.UntypedStorage]:
-    """A storage for each piece: in private memory, or where it can be in a mapping of its file.
-
-    All pieces have bytes. Memory stays valid whatever becomes of the checkpoint.
-    """
-    known: dict[int, torch.UntypedStorage] = {}
-    if mapped:
-        known.update((n, view(*place)) for n, place in mapping.places(pieces).items())
-    rest = [number for number in range(len(pieces)) if number not in known]
-    for group in private([pieces[number] for number in rest], reporter=reporter):
-        known.update((rest[number], storage) for number, storage in group)
-    return [known[number] for number in range(len(pieces))]
+    """A storage for each piece. Their memory stays valid whatever becomes of the checkpoint."""
+    found: dict[int, torch.UntypedStorage] = {}
+    for batch in batches(pieces, mapped=mapped, reporter=reporter):
+        found.update(batch)
+    return [found[number] for number in range(len(pieces))]
 
 
 # torch leaves these without types.

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
 
 import torch
 
 from tensorkeep.checkpoints.tensor import TensorRef
-from tensorkeep.dtypes import DType
-from tensorkeep.errors import Unsupported
+from tensorkeep.dtypes import BY_NAME, DType
+from tensorkeep.errors import LimitExceeded, Unsupported
 from tensorkeep.formats.contents import TensorRecord, contiguous_stride
 from tensorkeep.live import storages
-from tensorkeep.live.devices import HOST, Destinations
+from tensorkeep.live.devices import HOST, Destinations, alias
 from tensorkeep.live.placing import Piece
 from tensorkeep.progress import SILENT, Reporter
+
+_DTYPES = {
+    name: found for name in BY_NAME if isinstance(found := getattr(torch, name, None), torch.dtype)
+}
+# How large a tensor may be that repeats its storage.
+_EXEMPT = 1 << 30
+_MOST_TIMES = 64
 
 
 def torch_dtype(dtype: DType, name: str = "") -> torch.dtype:
     """torch's own. Raises `Unsupported` if the installed version does not have it."""
-    found = getattr(torch, dtype.name, None)
-    if isinstance(found, torch.dtype):
+    found = _DTYPES.get(dtype.name)
+    if found is not None:
         return found
     raise Unsupported(
         f"tensor {name!r}",
@@ -28,14 +34,6 @@ def torch_dtype(dtype: DType, name: str = "") -> torch.dtype:
         got=dtype,
         remedy="Install a newer torch, or leave the tensor out with skip=.",
     )
-
-
-@dataclass(slots=True)
-class _Group:
-    """Names that are one tensor, and where each of them goes."""
-
-    ref: TensorRef
-    names: list[str] = field(default_factory=list)
 
 
 def load(
@@ -49,36 +47,52 @@ def load(
     """The tensors of `refs`, under their names and in their order.
 
     `mapped`: in a mapping of the file, where that is possible. `dtype`: what real floating point
-    tensors become. Raises `Damaged`, `Unsupported` and what reading raises.
+    tensors become. Raises `Damaged`, `Unsupported`, `LimitExceeded` and what reading raises.
     """
     groups = _groups(refs)
+    stays = dtype is None and to.is_host
     found: dict[str, torch.Tensor] = {}
-    whole = [group for group in groups if _has_bytes(group.ref.record)]
-    for group in groups:
-        if not _has_bytes(group.ref.record):
-            found.update(to.place(_hollow(group.ref), group.ref, group.names, dtype))
-    pieces = [piece_of(group.ref) for group in whole]
-    if mapped:
-        made = [list(enumerate(storages.read(pieces, mapped=True, reporter=reporter)))]
-        batches = iter(made)
-    else:
-        stays = dtype is None and to.is_host
-        batches = storages.private(pieces, at_once=stays, reporter=reporter)
-    for batch in batches:
+
+    def put(tensor: torch.Tensor, names: list[str]) -> None:
+        ref = refs[names[0]]
+        if not stays:
+            found.update(to.place(tensor, ref, names, dtype))
+            return
+        found[names[0]] = tensor
+        for name in names[1:]:
+            found[name] = alias(tensor)
+
+    whole = []
+    for names in groups:
+        if _has_bytes(refs[names[0]].record):
+            whole.append(names)
+        else:
+            put(_hollow(refs[names[0]]), names)
+    pieces = [piece_of(refs[names[0]]) for names in whole]
+    for batch in storages.batches(pieces, mapped=mapped, at_once=stays, reporter=reporter):
         for number, storage in batch:
-            ref = whole[number].ref
-            found.update(to.place(_tensor(ref, storage), ref, whole[number].names, dtype))
-        batch.clear()
+            put(_tensor(refs[whole[number][0]], storage), whole[number])
+        batch.clear()  # an arena that was cast or copied away is let go before the next is filled
     return {name: found[name] for name in refs}
 
 
-def _groups(refs: Mapping[str, TensorRef]) -> list[_Group]:
-    groups: dict[Hashable, _Group] = {}
+def _groups(refs: Mapping[str, TensorRef]) -> list[list[str]]:
+    """Names that are one tensor. Nearly every storage has one tensor, which then needs no key."""
+    by_storage: dict[int, list[str]] = {}
     for name, ref in refs.items():
         ref.record.check(ref.name)
-        key = tie_key(ref.record) if ref.record.nbytes else id(ref.record)
-        groups.setdefault(key, _Group(ref)).names.append(name)
-    return list(groups.values())
+        by_storage.setdefault(id(ref.record.storage), []).append(name)
+    groups: list[list[str]] = []
+    for names in by_storage.values():
+        if len(names) == 1:
+            groups.append(names)
+            continue
+        tied: dict[Hashable, list[str]] = {}
+        for name in names:
+            record = refs[name].record
+            tied.setdefault(tie_key(record) if record.nbytes else name, []).append(name)
+        groups += tied.values()
+    return groups
 
 
 def tie_key(record: TensorRecord) -> Hashable:
@@ -104,11 +118,23 @@ def _hollow(ref: TensorRef) -> torch.Tensor:
 def piece_of(ref: TensorRef) -> Piece:
     """The bytes of a contiguous copy of the tensor."""
     record = ref.record
-    size = record.dtype.itemsize
-    start = record.offset * size
+    size, length = record.dtype.itemsize, record.nbytes
     if ref.direct:
-        return Piece(record.storage, start, record.nbytes, min(size, 8))
-    return Piece(record.storage, start, record.nbytes, gather=lambda buffer: _gather(ref, buffer))
+        return Piece(record.storage, record.offset * size, length, min(size, 8))
+    _refuse_repetition(ref, length)
+    return Piece(record.storage, 0, length, gather=lambda buffer: _gather(ref, buffer))
+
+
+def _refuse_repetition(ref: TensorRef, length: int) -> None:
+    """A few bytes, repeated by a stride of 0, can claim all memory there is."""
+    stored = ref.record.storage.nbytes
+    if length > max(_EXEMPT, _MOST_TIMES * stored):
+        raise LimitExceeded(
+            f"tensor {ref.name!r}",
+            expected=f"a tensor of at most {_MOST_TIMES} times its storage of {stored} bytes",
+            got=f"{length} bytes",
+            remedy="Load with nested=True, which keeps such a tensor as a view of its storage.",
+        )
 
 
 def _gather(ref: TensorRef, buffer: memoryview) -> None:
