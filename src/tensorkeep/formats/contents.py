@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from math import prod
 from typing import Protocol
 
@@ -303,6 +304,7 @@ def words(numbers: Sequence[object]) -> bool:
     return min(numbers) >= -_WORD and max(numbers) < _WORD  # type: ignore[type-var,operator]
 
 
+@lru_cache(maxsize=1024)
 def contiguous_stride(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Row-major strides in elements, as torch gives them to a new tensor."""
     strides = []

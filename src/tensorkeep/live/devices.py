@@ -55,6 +55,12 @@ class Destinations:
         devices = [self.device, *self.by_prefix.values(), *self.by_location.values()]
         return self.function is None and all(device == _CPU for device in devices)
 
+    def all_meta(self, names: Sequence[str], location: str) -> bool:
+        """Whether nobody will see the bytes of a tensor of these names."""
+        return self.function is None and all(
+            self.of(name, location).type == "meta" for name in names
+        )
+
     def of(self, name: str, location: str) -> torch.device:
         """The device of the tensor `name` that the file has on `location`."""
         for prefix in _prefixes(name) if self.by_prefix else ():
@@ -118,7 +124,9 @@ class Destinations:
 def _copied(storage: torch.UntypedStorage, device: torch.device) -> torch.UntypedStorage:
     if storage.device == device or not storage.nbytes():
         return storage
-    flat = torch.empty(0, dtype=torch.uint8).set_(storage, 0, (storage.nbytes(),), (1,))
+    flat = torch.empty(0, dtype=torch.uint8, device=storage.device).set_(
+        storage, 0, (storage.nbytes(),), (1,)
+    )
     return flat.to(device).untyped_storage()
 
 

@@ -26,11 +26,11 @@ _NORESERVE = getattr(
     else 0,
 )
 
-Place = tuple[mmap.mmap, int, int]
+Place = tuple[mmap.mmap, int]
 
 
 def places(pieces: Sequence[Piece]) -> dict[int, Place]:
-    """By number, the pieces that can be used where they lie: mapping, offset and length.
+    """By number, the pieces that can be used where they lie: mapping and offset.
 
     The others are no part of a plain file, packed, or at an address that their elements cannot
     have. Raises `Damaged` for what lies beyond the end of its file.
@@ -47,7 +47,7 @@ def places(pieces: Sequence[Piece]) -> dict[int, Place]:
         memory = maps[id(blob)]
         if memory is not None and offset % piece.alignment == 0:
             piece.storage.require()
-            found[number] = (memory, offset, piece.length)
+            found[number] = (memory, offset)
     return found
 
 

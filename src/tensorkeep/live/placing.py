@@ -6,11 +6,12 @@ them so, one read takes many of them, the bytes between them included.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from tensorkeep.formats.contents import Storage
-from tensorkeep.live.arenas import LARGEST, Arena
+from tensorkeep.live.arenas import LARGEST
 from tensorkeep.stores import Blob
 from tensorkeep.stores.parallel import Span
 
@@ -19,6 +20,13 @@ ALIGNMENT = 64
 _GAP = 64 << 10
 
 Gather = Callable[[memoryview], None]
+
+
+class Room(Protocol):
+    """Memory that a plan is read into."""
+
+    def view(self, start: int, stop: int) -> memoryview:
+        """Bytes `start` to `stop` of it, to be filled."""
 
 
 class Piece:
@@ -52,12 +60,37 @@ class Piece:
             return None
         return self.storage.blob, self.storage.offset + self.start
 
+    def part(self, start: int, length: int) -> Piece:
+        """Some of its bytes, from byte `start` of it on."""
+        if self.gather is None:
+            return Piece(self.storage, self.start + start, length, self.alignment)
+        if length == self.length:
+            return self
+        return Piece(self.storage, 0, length, gather=_Sliced(self, start))
+
     def fill(self, buffer: memoryview) -> None:
         """Bring the bytes of a piece without a place."""
         if self.gather is not None:
             self.gather(buffer)
         else:
             self.storage.read_into(self.start, buffer)
+
+
+class _Sliced:
+    """Gathers a range of a piece that can only be gathered as a whole.
+
+    Each time anew: rare (a large tensor that is no byte range, on its way to an accelerator), and
+    what was kept would be memory that nobody counts.
+    """
+
+    def __init__(self, piece: Piece, start: int) -> None:
+        self.piece = piece
+        self.start = start
+
+    def __call__(self, buffer: memoryview) -> None:
+        whole = bytearray(self.piece.length)
+        self.piece.fill(memoryview(whole))
+        buffer[:] = whole[self.start : self.start + len(buffer)]
 
 
 @dataclass(slots=True)
@@ -79,8 +112,8 @@ class Plan:
     loose: list[tuple[int, int]] = field(default_factory=list)
     runs: list[_Run] = field(default_factory=list)
 
-    def spans(self, arena: Arena) -> list[Span]:
-        """What to read for it."""
+    def spans(self, arena: Room) -> list[Span]:
+        """What to read into it."""
         scratch = memoryview(bytearray(_GAP))
         return [
             Span(
@@ -156,8 +189,3 @@ def _last(parts: Sequence[tuple[int, int] | int]) -> tuple[int, int]:
 
 def _aligned(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
-
-
-def nbytes(pieces: Iterable[Piece]) -> int:
-    """Bytes of all of them."""
-    return sum(piece.length for piece in pieces)

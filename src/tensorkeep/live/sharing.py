@@ -12,7 +12,7 @@ import torch
 
 from tensorkeep.checkpoints.tensor import strided
 from tensorkeep.formats.contents import Storage, TensorRecord
-from tensorkeep.live import storages
+from tensorkeep.live import staging, storages
 from tensorkeep.live.devices import Destinations
 from tensorkeep.live.placing import Piece
 from tensorkeep.live.tensors import as_tensor, torch_dtype
@@ -57,14 +57,17 @@ class Sharing:
         """A tensor that has its bytes when `read` has run."""
         record.check(name)
         kind = torch_dtype(record.dtype, name)
-        if record.storage.device == "meta":
-            made = torch.empty_strided(record.shape, record.stride, dtype=kind, device="meta")
+        known = self._shared.get(id(record.storage))
+        device = self._device(known.name if known else name, record)
+        if "meta" in (record.storage.device, device.type):
+            made = torch.empty_strided(
+                record.shape, record.stride, dtype=self._cast(kind), device="meta"
+            )
             return _finished(made, record)
-        made = torch.empty(0, dtype=self._cast(kind))
+        made = torch.empty(0, dtype=self._cast(kind), device=device)
         if record.parameter:
             made = torch.nn.Parameter(made, requires_grad=False)
         begin, end = strided(record).span()
-        known = self._shared.get(id(record.storage))
         if known is None:
             known = _Shared(record.storage, name, begin, end)
             self._shared[id(record.storage)] = known
@@ -74,6 +77,11 @@ class Sharing:
             known.end = max(known.end, end)
         known.views.append((made, record))
         return made
+
+    def _device(self, name: str, record: TensorRecord) -> torch.device:
+        if self.to.function is not None:
+            return torch.device("cpu")  # it will be called when the bytes are there
+        return self.to.of(name, record.storage.device)
 
     @property
     def nbytes(self) -> int:
@@ -86,13 +94,23 @@ class Sharing:
     def read(self, *, mapped: bool, reporter: Reporter = SILENT) -> None:
         """Give every tensor its bytes. Raises what reading raises."""
         whole = [each for each in self._shared.values() if each.end > each.begin]
-        pieces = [each.piece for each in whole]
-        made = storages.read(pieces, mapped=mapped, reporter=reporter)
-        for each, storage in zip(whole, made, strict=True):
+        rest = self._stage(whole, reporter) if not self.to.is_host else whole
+        made = storages.read([each.piece for each in rest], mapped=mapped, reporter=reporter)
+        for each, storage in zip(rest, made, strict=True):
             self._set(each, storage)
         for each in self._shared.values():
             if each.end == each.begin:
                 self._set(each, storages.empty())
+
+    def _stage(self, whole: list[_Shared], reporter: Reporter) -> list[_Shared]:
+        """Bring what goes to an accelerator there; the rest is given back."""
+        straight = [each for each in whole if each.storage.swapped < 2 and not self.to.function]
+        devices = [self.to.of(each.name, each.storage.device) for each in straight]
+        made = staging.read([each.piece for each in straight], devices, reporter)
+        for number, storage in made.items():
+            self._set(straight[number], storage)
+        done = {id(straight[number]) for number in made}
+        return [each for each in whole if id(each) not in done]
 
     def _set(self, each: _Shared, storage: torch.UntypedStorage) -> None:
         if each.storage.swapped > 1 and each.end > each.begin:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -12,7 +13,8 @@ from tensorkeep.live.placing import Piece, Plan
 from tensorkeep.progress import SILENT, Reporter
 from tensorkeep.stores import parallel
 
-Numbered = tuple[int, torch.UntypedStorage]
+# The number of a piece, and where its bytes are: in which memory, and from which byte on.
+Numbered = tuple[int, mmap.mmap, int]
 
 
 def batches(
@@ -22,20 +24,20 @@ def batches(
     at_once: bool = True,
     reporter: Reporter = SILENT,
 ) -> Iterator[list[Numbered]]:
-    """Storages by the numbers of their pieces: in private memory, or mapped where that can be.
+    """Where the bytes of each piece are: in private memory, or mapped where that can be.
 
-    All in one batch, or one for each arena, for a caller that lets go of the storages of one
+    All in one batch, or one for each arena, for a caller that lets go of the memory of one
     before it asks for the next. Raises what reading raises, and `MemoryError`.
     """
     known = mapping.places(pieces) if mapped else {}
     if known:
-        yield [(number, view(*place)) for number, place in known.items()]
+        yield [(number, memory, offset) for number, (memory, offset) in known.items()]
     rest = [number for number in range(len(pieces)) if number not in known]
     given = [pieces[number] for number in rest] if known else pieces
     plans = placing.plan(given)
     for group in [plans] if at_once else [[each] for each in plans]:
         found = _filled(given, group, reporter)
-        yield [(rest[number], storage) for number, storage in found] if known else found
+        yield [(rest[number], memory, at) for number, memory, at in found]
 
 
 def _filled(pieces: Sequence[Piece], plans: Sequence[Plan], reporter: Reporter) -> list[Numbered]:
@@ -49,7 +51,7 @@ def _filled(pieces: Sequence[Piece], plans: Sequence[Plan], reporter: Reporter) 
             reporter.advance(pieces[number].length)
         memory, base = arena.memory, arena.base
         for number, at in each.pieces:
-            found.append((number, view(memory, base + at, pieces[number].length)))
+            found.append((number, memory, base + at))
     return found
 
 
@@ -65,7 +67,8 @@ def read(
     """A storage for each piece. Their memory stays valid whatever becomes of the checkpoint."""
     found: dict[int, torch.UntypedStorage] = {}
     for batch in batches(pieces, mapped=mapped, reporter=reporter):
-        found.update(batch)
+        for number, memory, offset in batch:
+            found[number] = view(memory, offset, pieces[number].length)
     return [found[number] for number in range(len(pieces))]
 
 

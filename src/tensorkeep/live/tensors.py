@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from math import prod
 
 import torch
 
@@ -10,7 +11,7 @@ from tensorkeep.checkpoints.tensor import TensorRef
 from tensorkeep.dtypes import BY_NAME, DType
 from tensorkeep.errors import LimitExceeded, Unsupported
 from tensorkeep.formats.contents import TensorRecord, contiguous_stride
-from tensorkeep.live import storages
+from tensorkeep.live import staging, storages
 from tensorkeep.live.devices import HOST, Destinations, alias
 from tensorkeep.live.placing import Piece
 from tensorkeep.progress import SILENT, Reporter
@@ -64,16 +65,44 @@ def load(
 
     whole = []
     for names in groups:
-        if _has_bytes(refs[names[0]].record):
+        record = refs[names[0]].record
+        hidden = not stays and to.all_meta(names, record.storage.device)
+        if _has_bytes(record) and not hidden:
             whole.append(names)
         else:
-            put(_hollow(refs[names[0]]), names)
+            put(_hollow(refs[names[0]], hidden=hidden), names)
     pieces = [piece_of(refs[names[0]]) for names in whole]
+    if not stays:
+        pieces, whole = _staged(pieces, whole, refs, to, put, reporter)
     for batch in storages.batches(pieces, mapped=mapped, at_once=stays, reporter=reporter):
-        for number, storage in batch:
-            put(_tensor(refs[whole[number][0]], storage), whole[number])
+        for number, memory, offset in batch:
+            put(_tensor(refs[whole[number][0]], memory, offset), whole[number])
         batch.clear()  # an arena that was cast or copied away is let go before the next is filled
     return {name: found[name] for name in refs}
+
+
+def _staged(
+    pieces: list[Piece],
+    whole: list[list[str]],
+    refs: Mapping[str, TensorRef],
+    to: Destinations,
+    put: Callable[[torch.Tensor, list[str]], None],
+    reporter: Reporter,
+) -> tuple[list[Piece], list[list[str]]]:
+    """Bring what goes to an accelerator there; what is left to do is given back."""
+    if to.function is not None:
+        return pieces, whole
+    first = [refs[names[0]] for names in whole]
+    devices = [
+        to.of(names[0], ref.record.storage.device) for names, ref in zip(whole, first, strict=True)
+    ]
+    made = staging.read(pieces, devices, reporter)
+    for number, storage in made.items():
+        record = first[number].record
+        stride = contiguous_stride(record.shape)
+        put(as_tensor(storage, record.dtype, record.shape, stride), whole[number])
+    rest = [number for number in range(len(pieces)) if number not in made]
+    return [pieces[number] for number in rest], [whole[number] for number in rest]
 
 
 def _groups(refs: Mapping[str, TensorRef]) -> list[list[str]]:
@@ -108,10 +137,10 @@ def _has_bytes(record: TensorRecord) -> bool:
     return record.nbytes > 0 and record.storage.device != "meta"
 
 
-def _hollow(ref: TensorRef) -> torch.Tensor:
-    """A tensor without bytes: empty, or saved from the meta device."""
+def _hollow(ref: TensorRef, *, hidden: bool) -> torch.Tensor:
+    """A tensor without bytes: empty, saved from the meta device, or going there."""
     record = ref.record
-    device = "meta" if record.storage.device == "meta" else "cpu"
+    device = "meta" if hidden or record.storage.device == "meta" else "cpu"
     return torch.empty(record.shape, dtype=torch_dtype(record.dtype, ref.name), device=device)
 
 
@@ -144,10 +173,16 @@ def _gather(ref: TensorRef, buffer: memoryview) -> None:
         at += len(piece)
 
 
-def _tensor(ref: TensorRef, storage: torch.UntypedStorage) -> torch.Tensor:
+def _tensor(ref: TensorRef, memory: object, offset: int) -> torch.Tensor:
+    """The contiguous tensor whose bytes begin at `offset` of `memory`, which it keeps alive."""
     record = ref.record
-    stride = contiguous_stride(record.shape)
-    return as_tensor(storage, record.dtype, record.shape, stride, name=ref.name)
+    kind, shape = torch_dtype(record.dtype, ref.name), record.shape
+    if record.dtype.kind == "quantized":
+        storage = storages.view(memory, offset, record.nbytes)
+        return as_tensor(storage, record.dtype, shape, contiguous_stride(shape), name=ref.name)
+    made = torch.frombuffer(memory, dtype=kind, count=prod(shape), offset=offset)
+    # In place: `view` would give a tensor that is a view of another one.
+    return made if len(shape) == 1 else made.as_strided_(shape, contiguous_stride(shape))
 
 
 def as_tensor(
