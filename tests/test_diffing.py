@@ -235,6 +235,11 @@ def test_bad_arguments(runs, options, error):
         tk.diff(*runs, **options)
 
 
+def test_one_stdin_is_no_two_files():
+    with pytest.raises(BadArgument, match="stdin"):
+        tk.diff("-", "-")
+
+
 def test_no_tensors_are_no_empty_success(tmp_path, state):
     a, b = saved(tmp_path, {"epoch": 1}, state)
     for pair in ((a, a), (a, b), (b, a)):

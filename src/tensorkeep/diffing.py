@@ -118,6 +118,8 @@ def diff(
     Raises `ReadError`, `StoreError`, `SelectionError` (also where a side has no tensors) and
     `BadArgument`.
     """
+    if a == b == "-":
+        raise BadArgument("A and B", expected="at most one of them from stdin", got="- and -")
     _check_arguments(only, skip, atol, rtol)
     with open_checkpoint(a, limits=limits) as first, open_checkpoint(b, limits=limits) as second:
         left, right = sides(first, second, section)

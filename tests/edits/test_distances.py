@@ -156,6 +156,23 @@ def test_long_integers_are_exact(name):
     assert isinstance(measure(a, b).max_abs, int)
 
 
+def test_long_integers_of_two_widths_are_exact():
+    a = torch.tensor([2**60 + 1, 7], dtype=torch.int64)
+    assert measure(a, torch.tensor([-5, 7], dtype=torch.int32)).max_abs == 2**60 + 6
+
+
+@pytest.mark.parametrize("value", [60000.0, math.inf, math.nan])
+def test_large_halves_are_no_infinities(value):
+    a = torch.tensor([value, 1.0], dtype=torch.float16)
+    b = torch.tensor([value, 2.0], dtype=torch.float16)
+    found = measure(a, b)
+    assert (found.largest, found.odd) == (1, 0)
+    near(found.first, (a[a.isfinite()].double() ** 2).sum().item())
+    same, meter = Distance(), Meter()
+    meter.add_same(same, raw(a), BY_NAME["float16"])
+    near(same.first, found.first)
+
+
 def test_any_byte_but_zero_is_true():
     meter, to, kind = Meter(), Distance(), BY_NAME["bool"]
     a, b = np.array([1, 0, 2], np.uint8), np.array([7, 0, 1], np.uint8)

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from tensorkeep.checkpoints.folding import labels_of
 from tensorkeep.cli.folded import folded, folded_pairs
 from tensorkeep.cli.modules import Row, rows_of
 from tensorkeep.cli.options import EXISTING, FORMAT
@@ -90,6 +91,8 @@ def _titles(report: DiffReport) -> tuple[str, str]:
 def _counts(report: DiffReport) -> str:
     changed, shared = len(report.changed), _shared(report)
     parts = [f"{number(changed)} of {many(shared, 'tensor')} changed{_where(report.changed)}"]
+    if not shared:
+        parts = ["no name is in both"]
     untouched = "identical" if report.values_read else "of the same shape and dtype"
     for count, what in (
         (report.identical, untouched),
@@ -114,7 +117,7 @@ def _where(changed: Sequence[Change]) -> str:
     """The module that all changes lie in, if there is one."""
     if len(changed) < 2:
         return ""
-    first, *others = [change.name.split(".")[:-1] for change in changed]
+    first, *others = [labels_of(change.name)[:-1] for change in changed]
     common = len(first)
     for other in others:
         while first[:common] != other[:common]:
@@ -126,23 +129,23 @@ def _modules(report: DiffReport) -> list[Line]:
     if not report.changed or len(report.modules) < 2:
         return []
     changed, frozen = rows_of(report)
-    lines: list[Line] = ["", [("relative L2   changed  module", "dim")]]
+    lines: list[Line] = ["", [("relative L2        changed  module", "dim")]]
     lines += [_row(row) for row in changed[:_LISTED]]
     if len(changed) > _LISTED:
-        lines.append([(f"{'':23}and {number(len(changed) - _LISTED)} more", "dim")])
+        lines.append([(f"{'':28}and {number(len(changed) - _LISTED)} more", "dim")])
     if frozen:
         names = folded(frozen)
-        shown_ = [f"{'':23}{short(name)}" for name in names[:_LISTED]]
-        lines.append([(f"{'frozen':>11}{'':12}{short(names[0])}", "dim")])
+        shown_ = [f"{'':28}{short(name)}" for name in names[:_LISTED]]
+        lines.append([(f"{'frozen':>11}{'':17}{short(names[0])}", "dim")])
         lines += [[(line, "dim")] for line in shown_[1:]]
         if len(names) > _LISTED:
-            lines.append([(f"{'':23}and {number(len(names) - _LISTED)} more", "dim")])
+            lines.append([(f"{'':28}and {number(len(names) - _LISTED)} more", "dim")])
     return lines
 
 
 def _row(row: Row) -> Line:
     share = f"{number(row.changed)}/{number(row.tensors)}"
-    return [(f"{_float(row.rel_l2):>11}", "yellow"), (f"{share:>10}  {short(row.name)}", "")]
+    return [(f"{_float(row.rel_l2):>11}", "yellow"), (f"{share:>15}  {short(row.name)}", "")]
 
 
 def _tensors(report: DiffReport) -> list[Line]:

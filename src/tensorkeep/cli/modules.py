@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tensorkeep.checkpoints.folding import labels_of
 from tensorkeep.diffing import DiffReport
 from tensorkeep.matching.changes import ModuleChange
 
@@ -38,7 +39,7 @@ def rows_of(report: DiffReport) -> tuple[list[Row], list[str]]:
         outer = [module for module in level if module.name not in ends]
         inner = [child for module in outer for child in below[module.name]]
         names = {module.name for module in outer}
-        loose = [change for name, change in own.items() if _parent(name, below) in names]
+        loose = [change for name, change in own.items() if _module(name) in names]
         if len(rows) + sum(child.changed > 0 for child in inner) + len(loose) > _MOST:
             rows += [_row(module) for module in outer]
             break
@@ -58,14 +59,10 @@ def _below(modules: list[ModuleChange]) -> dict[str, list[ModuleChange]]:
     found: dict[str, list[ModuleChange]] = {module.name: [] for module in modules}
     for module in modules:
         if module.name:
-            found[_parent(module.name, found)].append(module)
+            found[module.name.rpartition(".")[0]].append(module)
     return found
 
 
-def _parent(name: str, known: dict[str, list[ModuleChange]]) -> str:
-    """The innermost module that `name` lies in."""
-    while "." in name:
-        name = name.rpartition(".")[0]
-        if name in known:
-            return name
-    return ""
+def _module(name: str) -> str:
+    """The module that a tensor lies in."""
+    return ".".join(labels_of(name)[:-1])

@@ -1,9 +1,9 @@
 """How far two runs of elements lie apart: largest difference, relative L2, cosine.
 
 Values are compared in float32 where both sides fit into it exactly, else in float64; integers
-exactly. Sums are taken over rows of 4,096 elements in the type of the values and of those in
-float64. The cosine follows from the three sums of squares in a form that loses no digits where
-both sides are nearly equal: 1 - (|a-b|^2 - (|a|-|b|)^2) / (2 |a| |b|).
+exactly (but uint64 with signed ones, in float64). Sums are taken over rows of 4,096 elements in the
+type of the values and of those in float64. The cosine follows from the three sums of squares in a
+form that loses no digits where both sides are nearly equal: 1 - (|a-b|^2 - (|a|-|b|)^2) / (2|a||b|).
 
 The cost is passes over memory, so pieces stay in the L2 cache and no pass is made twice: a plain
 subtraction, its extremes, and three dot products.
@@ -33,7 +33,9 @@ _ROW = 4096
 _TINY = 1e-25
 _INTEGERS = frozenset({"int", "uint", "bool"})
 _COMPLEX = {"complex64": "<c8", "complex128": "<c16"}
-_HALF_SPECIAL = 0x7C00
+_HALVES = frozenset({"float16", "complex32"})
+# The square of the first number that no half can be.
+_NO_HALF = 2.0**32
 
 
 @dataclass(slots=True)
@@ -140,42 +142,57 @@ class Meter:
 
         Returns whether any of them differ. Dtypes must be `measurable`.
         """
+        found = self._found(left, first, right, second, table=False)
+        if _HALVES & {first.name, second.name} and not found.first + found.second < _NO_HALF:
+            found = self._found(left, first, right, second, table=True)
+        to.add(found)
+        return found.apart
+
+    def _found(
+        self, left: Array, first: DType, right: Array, second: DType, *, table: bool
+    ) -> Distance:
         import numpy as np
 
         found = Distance()
         with np.errstate(all="ignore"):
-            a, b = self._decode(left, first, 0), self._decode(right, second, 1)
-            exact = first.kind in _INTEGERS and second.kind in _INTEGERS
-            if exact and max(a.itemsize, b.itemsize) == 8 and a.dtype == b.dtype:
-                self._long(found, a, b)
+            a, b = self._decode(left, first, 0, table), self._decode(right, second, 1, table)
+            common = np.result_type(a, b)
+            if common.kind in "iu" and common.itemsize == 8:
+                self._long(found, a.astype(common, copy=False), b.astype(common, copy=False))
             else:
                 self._measure(found, *_common(a, b))
-            if exact:
-                found.largest = int(found.largest)
+        if first.kind in _INTEGERS and second.kind in _INTEGERS:
+            found.largest = int(found.largest)
         found.beyond = found.beyond or found.odd > 0
-        to.add(found)
-        return found.apart
+        return found
 
     def add_same(self, to: Distance, piece: Array, dtype: DType) -> None:
         """Count elements that are the same on both sides, for their squares."""
-        import numpy as np
-
         if not measurable(dtype):
             return
-        with np.errstate(all="ignore"):
-            values, _ = _common(*[self._decode(piece, dtype, 0)] * 2)
-            squares = _squares(values)
-            if not math.isfinite(squares):
-                squares = _squares(values[np.isfinite(values)])
+        squares = self._squares_of(piece, dtype, table=False)
+        if dtype.name in _HALVES and not squares < _NO_HALF:
+            squares = self._squares_of(piece, dtype, table=True)
         to.first += squares
         to.second += squares
 
-    def _decode(self, piece: Array, dtype: DType, room: int) -> Array:
-        """The elements as an array of numbers that holds them exactly."""
-        if dtype.name == "float16":
-            return self._half(piece.view("<u2"), room)
-        if dtype.name == "complex32":
-            return self._half(piece.view("<u2"), room).view("<c8")
+    def _squares_of(self, piece: Array, dtype: DType, *, table: bool) -> float:
+        import numpy as np
+
+        with np.errstate(all="ignore"):
+            values, _ = _common(*[self._decode(piece, dtype, 0, table)] * 2)
+            squares = _squares(values)
+            return squares if math.isfinite(squares) else _squares(values[np.isfinite(values)])
+
+    def _decode(self, piece: Array, dtype: DType, room: int, table: bool) -> Array:
+        """The elements as an array of numbers that holds them exactly.
+
+        But for infinities and NaN in halves, without `table`: those come out as 65,536 and more.
+        """
+        if dtype.name in _HALVES:
+            codes = piece.view("<u2")
+            wide = _floats.widen(codes, "float16") if table else self._half(codes, room)
+            return wide if dtype.name == "float16" else wide.view("<c8")
         if dtype.name == "bfloat16":
             return self._bfloat16(piece.view("<u2"), room)
         if dtype.name in _floats.NARROW:
@@ -191,14 +208,10 @@ class Meter:
         """Halves as float32 in four vector passes: numpy's own way goes one by one.
 
         Shifted into the place of a float32's exponent and fraction they are 2**112 too small,
-        subnormals included; only infinities and NaN need the table.
+        subnormals included.
         """
         import numpy as np
 
-        exponents = self._rooms[2, : 2 * len(codes)].view("<u2")
-        np.bitwise_and(codes, _HALF_SPECIAL, out=exponents)
-        if exponents.max(initial=0) == _HALF_SPECIAL:
-            return _floats.widen(codes, "float16")
         bits = self._rooms[room, : 4 * len(codes)].view("<i4")
         np.copyto(bits, codes.view("<i2"))
         np.left_shift(bits, 13, out=bits)

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from tensorkeep.matching.catalogue import ANYWHERE, LEADING
 
+# Ways to read the names of one side. Nobody stacks so many wrappers, and each costs a look at all.
+_MOST = 12
+
 
 @dataclass(frozen=True, slots=True)
 class Way:
@@ -24,12 +27,14 @@ def align(left: Sequence[str], right: Sequence[str]) -> tuple[Way, Way]:
     """
     if set(left) == set(right):
         return Way(tuple(left)), Way(tuple(right))
-    ways = [(a, b) for a in _ways(left) for b in _ways(right)]
-    return max(ways, key=lambda pair: (_shared(*pair), -sum(len(way.dropped) for way in pair)))
-
-
-def _shared(left: Way, right: Way) -> int:
-    return len(set(left.names) & set(right.names))
+    ours, theirs = ([(frozenset(w.names), w) for w in _ways(side)] for side in (left, right))
+    rated = [
+        (len(a & b), -len(one.dropped) - len(other.dropped), one, other)
+        for a, one in ours
+        for b, other in theirs
+    ]
+    best = max(rated, key=lambda row: row[:2])
+    return best[2:]
 
 
 def _ways(names: Sequence[str]) -> list[Way]:
@@ -39,7 +44,7 @@ def _ways(names: Sequence[str]) -> list[Way]:
         found += _without(found[-1], token)
     for start in list(found):
         way = _unwrapped(start)
-        while way is not None:
+        while way is not None and len(found) <= _MOST:
             found.append(way)
             way = _unwrapped(way)
     return found
