@@ -90,6 +90,12 @@ def test_on_a_terminal(terminal, pair, columns):
     assert "frozen" in done.out
 
 
+def test_a_bar_while_it_compares(terminal, pair):
+    done = terminal("diff", *pair, impatient=True)
+    assert "comparing" in done.out
+    assert done.out.rfind("\x1b[?25h") > done.out.rfind("\x1b[?25l") >= 0
+
+
 def test_hostile_names(cli, terminal, named, tmp_path):
     other = {name: tensor + 1 for name, tensor in torch.load(named).items()}
     torch.save(other, tmp_path / "other.pth")

@@ -3,9 +3,10 @@
 Values are compared in float32 where both sides fit into it exactly, else in float64; integers
 exactly (but uint64 with signed ones, in float64). Sums are taken over rows of 4,096 elements in the
 type of the values and of those in float64. The cosine follows from the three sums of squares in a
-form that loses no digits where both sides are nearly equal: 1 - (|a-b|^2 - (|a|-|b|)^2) / (2|a||b|).
+form that loses no digits where both sides are nearly equal:
+1 - (|a-b|^2 - (|a|-|b|)^2) / (2 |a| |b|).
 
-The cost is passes over memory, so pieces stay in the L2 cache and no pass is made twice: a plain
+The cost is passes over memory, so pieces stay in the caches and no pass is made twice: a plain
 subtraction, its extremes, and three dot products.
 """
 
@@ -23,9 +24,9 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-# Elements at a time: two sides and their difference, in float32, fill three quarters of a
-# megabyte.
-STEP = 1 << 16
+# Elements at a time: two sides and their difference, in float32, are 3 MiB. Larger than the L2 cache
+# and still quicker: a quarter of that costs a third more, in calls and in threads that wait.
+STEP = 1 << 18
 # Short enough that a row's sum in float32 keeps six digits; OpenBLAS would start threads of its
 # own for vectors over 10,000.
 _ROW = 4096
