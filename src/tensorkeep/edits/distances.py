@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-# Elements at a time: two sides and their difference, in float32, are 3 MiB. Larger than the L2 cache
-# and still quicker: a quarter of that costs a third more, in calls and in threads that wait.
+# Elements at a time: two sides and their difference, in float32, are 3 MiB. That is more than the
+# L2 cache and still quicker: a quarter of it costs a third more, in calls and threads that wait.
 STEP = 1 << 18
 # Short enough that a row's sum in float32 keeps six digits; OpenBLAS would start threads of its
 # own for vectors over 10,000.
