@@ -24,7 +24,7 @@ APART = ("scanners",)
 def load(folder: Path = HERE / "results") -> dict[str, dict[str, Any]]:
     """The results that are there, by figure."""
     found = {}
-    for name in (*FIGURES, *APART):
+    for name in (*FIGURES, *LATER, *APART):
         path = folder / f"{name}.json"
         if path.exists():
             found[name] = json.loads(path.read_text())
@@ -39,6 +39,7 @@ def render(results: dict[str, dict[str, Any]]) -> str:
     for name, draw in (
         ("inspecting", inspecting),
         ("converting", converting),
+        ("diffing", diffing),
         ("scanning", scanning),
         ("pickling", pickling),
     ):
@@ -109,6 +110,19 @@ def converting(result: dict[str, Any]) -> list[tuple[str, str, str, str]]:
             title = ""
     eight = by_name(result["cases"]["8 GB"]["rows"])["tensorkeep convert"]
     rows.append(("`convert` 8 GB: memory at the peak", f"{eight['peak_mb']:.0f} MB", "", ""))
+    return rows
+
+
+def diffing(result: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    rows = []
+    for name, case in result["cases"].items():
+        by = by_name(case["rows"])
+        for ours, peer, words, key in (
+            ("tensorkeep diff, .pth", "torch loop", "a loop in torch", "times_faster"),
+            ("tensorkeep diff, safetensors", "numpy loop", "in numpy", "times_faster_numpy"),
+        ):
+            title = f"`diff` of two {'.pth' if peer == 'torch loop' else 'safetensors'}, {name}"
+            rows.append(compared(title, by[ours], words, by[peer], case[key]))
     return rows
 
 

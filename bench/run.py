@@ -13,19 +13,21 @@ import tempfile
 from pathlib import Path
 
 from common import HERE, arguments
-from report import APART, FIGURES
+from report import APART, FIGURES, LATER
 
 
 def main() -> None:
     parser = arguments()
-    parser.add_argument("figures", nargs="*", metavar="FIGURE", help=", ".join((*FIGURES, *APART)))
+    parser.add_argument(
+        "figures", nargs="*", metavar="FIGURE", help=", ".join((*FIGURES, *LATER, *APART))
+    )
     asked = parser.parse_args()
     folder = asked.files or Path(tempfile.mkdtemp(prefix="tensorkeep-bench-"))
     options = ["--scale", asked.scale, "--runs", asked.runs, "--files", folder]
     options += ["--peers", asked.peers or folder / "peers"]
     options += ["--out", asked.out] if asked.out else []
     try:
-        for name in asked.figures or (*FIGURES, *APART):
+        for name in asked.figures or every:
             print(f"== {name}", flush=True)
             command = [sys.executable, HERE / f"{name}.py", *options]
             subprocess.run([str(word) for word in command], check=True)

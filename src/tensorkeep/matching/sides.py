@@ -15,7 +15,7 @@ from tensorkeep.checkpoints.kinds import STATE_DICT, WHOLE_MODEL
 from tensorkeep.checkpoints.optimizers import Names, parameter_names
 from tensorkeep.checkpoints.sections import ALL, FLAT, inner_path
 from tensorkeep.checkpoints.tensor import TensorRef
-from tensorkeep.errors import SelectionError, UnknownSection, Unsupported
+from tensorkeep.errors import NameCollision, SelectionError, UnknownSection, Unsupported
 from tensorkeep.formats.assembled import Compound
 from tensorkeep.formats.contents import Inert
 from tensorkeep.matching.wrappers import align
@@ -88,8 +88,8 @@ def _align(left: Side, right: Side) -> None:
         ways = align(list(named[0]), list(named[1]))
         for side, refs, way in zip((left, right), named, ways, strict=True):
             side.dropped += [what for what in way.dropped if what not in side.dropped]
-            pairs = zip(way.names, refs.values(), strict=True)
-            side.tensors.update({f"{lead}{name}": ref for name, ref in pairs})
+            for name, ref in zip(way.names, refs.values(), strict=True):
+                _put(side.tensors, f"{lead}{name}", ref, side.ckpt)
 
 
 def _parameters(side: Side) -> dict[Path, Names]:
@@ -108,7 +108,8 @@ def _parameters(side: Side) -> dict[Path, Names]:
 
 def _groups(side: Side, known: dict[Path, Names]) -> dict[str, dict[str, TensorRef]]:
     """The tensors by what stands before their names in one part, then by the rest of the name."""
-    ckpt, groups = side.ckpt, {}  # type: ignore[var-annotated]
+    ckpt = side.ckpt
+    groups: dict[str, dict[str, TensorRef]] = {}
     paths = dict(zip(map(id, ckpt.tensors.values()), ckpt.index.tensors, strict=True))
     for name, ref in ckpt.select(side.section).items():
         path = paths[id(ref)][0]
@@ -117,11 +118,23 @@ def _groups(side: Side, known: dict[Path, Names]) -> dict[str, dict[str, TensorR
             lead, rest = name_of(path[:-2]) + ".", f"{parameter}.{path[-1]}"
         else:
             lead, rest = _cut(name, ref.section if side.section == ALL else FLAT)
-        groups.setdefault(lead, {})[rest] = ref
+        _put(groups.setdefault(lead, {}), rest, ref, ckpt)
     for name, ref in _parts(side):
         lead, rest = _cut(name, ref.section if side.section == ALL else FLAT)
-        groups.setdefault(lead, {})[rest] = ref
+        _put(groups.setdefault(lead, {}), rest, ref, ckpt)
     return groups
+
+
+def _put(refs: dict[str, TensorRef], name: str, ref: TensorRef, ckpt: Checkpoint) -> None:
+    """A parameter may have the name that another tensor has: one of them would be lost."""
+    if name in refs:
+        raise NameCollision(
+            ckpt.path,
+            expected="a name of its own for each tensor",
+            got=f"two tensors that would be compared as {name!r}",
+            remedy="Compare one part at a time with --section.",
+        )
+    refs[name] = ref
 
 
 def _parameter(path: Path, known: dict[Path, Names]) -> str | None:
