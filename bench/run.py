@@ -15,6 +15,8 @@ from pathlib import Path
 from common import HERE, arguments
 from report import APART, FIGURES, LATER
 
+EVERY = (*FIGURES, *LATER, *APART)
+
 
 def main() -> None:
     parser = arguments()
@@ -27,7 +29,7 @@ def main() -> None:
     options += ["--peers", asked.peers or folder / "peers"]
     options += ["--out", asked.out] if asked.out else []
     try:
-        for name in asked.figures or every:
+        for name in asked.figures or EVERY:
             print(f"== {name}", flush=True)
             command = [sys.executable, HERE / f"{name}.py", *options]
             subprocess.run([str(word) for word in command], check=True)
