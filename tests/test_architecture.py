@@ -34,8 +34,8 @@ PUBLIC = {
 }
 RUNNERS = {"eval", "exec", "compile", "__import__"}
 IMPORTERS = {"import_module", "run_path", "run_module"}
-# Names and verbs of our own, imported when first used; and what the caller names to be run.
-BY_TABLE = {"__init__.py", "cli/main.py", "live/modules.py"}
+# Names, verbs and edits of our own, imported when first used; what the caller names to be run.
+BY_TABLE = {"__init__.py", "cli/main.py", "edits/registry.py", "live/modules.py"}
 UNPICKLERS = {"pickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
 
 

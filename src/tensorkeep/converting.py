@@ -1,30 +1,31 @@
 """`convert`: tensors of one checkpoint into a new file, in another format, dtype or partition.
 
-Reads and writes ranges; nothing is run, and no tensor is ever whole in memory.
+Reads and writes ranges; nothing is run, and no tensor is ever whole in memory. Edits on the way
+are planned on the index and applied while bytes stream.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from typing import Any
 
-from tensorkeep.checkpoints import destination, wholes
+from tensorkeep import provenance
+from tensorkeep.checkpoints import destination
 from tensorkeep.checkpoints.checkpoint import Checkpoint
+from tensorkeep.checkpoints.choosing import Choice, nothing
 from tensorkeep.checkpoints.destination import Destination
 from tensorkeep.checkpoints.opening import Source, open_checkpoint
-from tensorkeep.checkpoints.sections import ALL, FLAT
-from tensorkeep.checkpoints.streaming import Output, Values
-from tensorkeep.checkpoints.tensor import TensorRef
-from tensorkeep.checkpoints.writing import Plan, Versions
+from tensorkeep.checkpoints.writing import Plan
 from tensorkeep.dtypes import DType, find
-from tensorkeep.edits.arrays import Cast, Stored
-from tensorkeep.edits.values import castable
-from tensorkeep.errors import BadArgument, NothingSelected, NotSafe, Unwritable
+from tensorkeep.edits import applying, following, planning
+from tensorkeep.edits.casting import Tally, sentences
+from tensorkeep.edits.edit import Edit
+from tensorkeep.edits.inventory import Inventory
+from tensorkeep.edits.names import AddPrefix, Drop, Rename, Strip
+from tensorkeep.errors import BadArgument, NotSafe
 from tensorkeep.facts import Limits, Verdict
-from tensorkeep.formats.contents import Items, sizes
 from tensorkeep.progress import SILENT, Reporter
 from tensorkeep.scanning import judge
 
@@ -34,7 +35,8 @@ class ConvertReport:
     """What was written, or would be. `nbytes` counts tensor bytes; tied tensors once.
 
     `left_out` is pairs of a name and why; `cast` the names that changed their dtype;
-    `verified` is how many tensors were read back and compared, None if nobody asked.
+    `verified` is how many tensors were read back and compared, None if nobody asked; `effect` is
+    what the edits did, in words; `lost` is, per tensor, what casting lost: known when written.
     """
 
     source: str
@@ -52,6 +54,9 @@ class ConvertReport:
     dry_run: bool
     verified: int | None = None
     outputs: list[dict[str, Any]] = field(default_factory=list)
+    edits: list[dict[str, Any]] = field(default_factory=list)
+    effect: str = ""
+    lost: list[dict[str, Any]] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON holds it."""
@@ -68,6 +73,8 @@ class ConvertReport:
             "tensors": self.outputs,
             "tied": self.tied,
             "cast": self.cast,
+            "lost": self.lost,
+            "edits": self.edits,
             "left_out": [{"name": name, "why": why} for name, why in self.left_out],
             "notes": self.notes,
             "verified": self.verified,
@@ -82,7 +89,14 @@ def convert(
     section: str | None = None,
     only: Sequence[str] = (),
     skip: Sequence[str] = (),
+    strip: Sequence[str] = (),
+    rename: Sequence[str] = (),
+    add_prefix: Sequence[str] = (),
+    drop: Sequence[str] = (),
+    edits: Iterable[Edit] = (),
+    recipe: str | os.PathLike[str] | None = None,
     dtype: str | None = None,
+    on_overflow: str = "warn",
     shard_size: int | str | None = None,
     drop_unsupported: bool = False,
     require: str | None = None,
@@ -97,18 +111,29 @@ def convert(
     `to`: "safetensors" or "torch"; by default what the destination's ending says. A destination
     that ends in "/" or is a directory gets numbered parts of at most `shard_size` bytes ("5GB",
     "500MB", a number; 5GB by default) and an index. `section`: a top-level part, "all", or None
-    for the weights. `only`, `skip`: globs over names inside the section. `dtype`: the type that
-    floating point tensors get. `require="safe"` refuses what a scan does not call safe.
+    for the weights. `only`, `skip`: globs over names inside the section.
+
+    Then names and values are edited: `strip` (prefixes), `rename` ("FROM=TO"), `add_prefix`,
+    `drop` (patterns), `edits`, those of the file `recipe`, in this order. `dtype`, last: the type
+    that floating point tensors get; `on_overflow="error"` refuses values that it cannot hold,
+    "warn" counts them. `require="safe"` refuses what a scan does not call safe.
 
     Raises `ReadError`, `StoreError`, `SelectionError`, `Unwritable`, `NotSafe`, `BadArgument`.
     """
-    _check_arguments(destination_, only, skip, require)
+    _check_arguments(
+        destination_, (only, skip, strip, rename, add_prefix, drop), require, on_overflow
+    )
+    job_edits: list[Edit] = [*map(Strip, strip), *map(renaming, rename)]
+    job_edits += [*map(AddPrefix, add_prefix), *map(Drop, drop), *edits]
+    if recipe is not None:
+        section = _add_recipe(recipe, job_edits, section)
     with open_checkpoint(source, limits=limits) as ckpt:
         target = destination.resolve(destination_, to, shard_size)
-        job = _Job(ckpt, target, drop_unsupported=drop_unsupported)
+        job = _Job(ckpt, target, job_edits, drop_unsupported)
         job.check_safe(require)
         job.select(section, only, skip)
-        plan = job.plan(_wanted_dtype(dtype))
+        job.edit(_wanted_dtype(dtype), refuse=on_overflow == "error")
+        plan = job.plan(verify=verify)
         report = job.report(plan, dry_run=dry_run)
         report.files = target.files(plan)
         target.check(ckpt, overwrite=overwrite)
@@ -116,18 +141,38 @@ def convert(
             report.verified, notes = target.write(
                 ckpt, plan, overwrite, verify=verify, reporter=reporter
             )
-            report.notes += notes
+            report.notes += [*notes, *sentences(job.tallies)]
+            report.lost = [tally.to_dict() for tally in job.tallies if tally.runs]
         return report
 
 
-def _check_arguments(dst: object, only: object, skip: object, require: object) -> None:
+def renaming(text: str) -> Rename:
+    """The edit that `FROM=TO` means. Raises `BadArgument`."""
+    old, equals, new = text.partition("=")
+    if not equals or not old:
+        raise BadArgument("--rename", expected="FROM=TO", got=repr(text))
+    return Rename(old, new)
+
+
+def _add_recipe(path: str | os.PathLike[str], edits: list[Edit], section: str | None) -> str | None:
+    """Add the recipe's edits to `edits`; the section to take."""
+    from tensorkeep.edits.recipe import read_recipe
+
+    found = read_recipe(path)
+    edits += found.edits
+    return found.section if section is None else section
+
+
+def _check_arguments(dst: object, lists: object, require: object, on_overflow: object) -> None:
     """What the types say, for callers that nobody checks: a misspelt `require` must not pass."""
     if not isinstance(dst, str | os.PathLike):
         raise BadArgument("DST", expected="a path", got=f"a {type(dst).__name__}")
-    if isinstance(only, str) or isinstance(skip, str):
-        raise BadArgument("only, skip", expected="a list of globs", got="one string")
+    if any(isinstance(given, str) for given in lists):  # type: ignore[attr-defined]
+        raise BadArgument("only, skip, strip, rename", expected="a list of texts", got="one string")
     if require not in (None, "safe"):
         raise BadArgument("require", expected='"safe" or nothing', got=repr(require))
+    if on_overflow not in ("warn", "error"):
+        raise BadArgument("on_overflow", expected='"warn" or "error"', got=repr(on_overflow))
 
 
 def _wanted_dtype(name: object) -> DType | None:
@@ -144,18 +189,16 @@ def _wanted_dtype(name: object) -> DType | None:
 
 
 class _Job:
-    """One conversion: what is taken, what is left out, and why."""
+    """One conversion: what is taken, what becomes of it, what is left out, and why."""
 
-    def __init__(self, ckpt: Checkpoint, target: Destination, *, drop_unsupported: bool) -> None:
-        self.ckpt = ckpt
-        self.target = target
-        self.drop = drop_unsupported
-        self.left_out: list[tuple[str, str]] = []
+    def __init__(
+        self, ckpt: Checkpoint, target: Destination, edits: list[Edit], drop: bool
+    ) -> None:
+        self.ckpt, self.target, self.edits, self.drop = ckpt, target, edits, drop
         self.notes: list[str] = [*ckpt.contents.notes, *ckpt.index.swept.notes]
-        self.cast: list[str] = []
         self.verdict: Verdict = "safe"
-        self.section = FLAT
-        self.chosen: dict[str, TensorRef] = {}
+        self.effect = ""
+        self.tallies: list[Tally] = []
 
     def check_safe(self, require: str | None) -> None:
         self.verdict, findings = judge(self.ckpt, audit=require is not None)
@@ -172,144 +215,57 @@ class _Job:
             )
 
     def select(self, section: str | None, only: Sequence[str], skip: Sequence[str]) -> None:
-        if self.ckpt.kind == "values" and section is None:
-            self.section = ALL
-            self._leave_unread()  # its sentence says more than that there is nothing
-        self.section, notes = self.ckpt.choose(section)
-        self.notes += notes
-        self.notes += wholes.notes(self.ckpt.index, self.section)
-        self.chosen = self.ckpt.select(self.section)
-        self._leave_sections()
-        self._leave_values()
-        self._leave_unread()
-        if not self.chosen and wholes.is_empty(self.ckpt.index):
-            self.notes.append(wholes.empty(self.ckpt.index))
-            return
-        self._glob(only, skip)
-        if not self.chosen:
-            raise NothingSelected(
-                self.ckpt.path,
-                expected="at least one tensor",
-                got="none",
-                where=f"section {self.section!r}" if self.section else "",
-                remedy="List the names with: tensorkeep inspect --tensors.",
-            )
+        choice = Choice(self.ckpt, section, only, skip, drop=self.drop)
+        self.section, self.chosen, self.left_out = choice.section, choice.chosen, choice.left_out
+        self.notes += choice.notes
 
-    def _leave_sections(self) -> None:
-        if self.section == ALL:
-            return
-        for other in self.ckpt.sections:
-            if other.name != self.section:
-                self.left_out.append((other.name, f"section of {other.tensors} tensors"))
+    def edit(self, wanted: DType | None, *, refuse: bool) -> None:
+        self.wanted = wanted
+        self.inventory = Inventory.of(self.ckpt.path, self.chosen)
+        if self.edits:
+            applying.apply(self.inventory, self.edits)
+            following.check(self.ckpt, self.chosen, self.inventory)
+            self.notes += self.inventory.notes
+            self.effect = applying.effect(self.inventory, list(self.chosen))
+            if not self.inventory.tensors:
+                raise nothing(self.ckpt.path, "what the edits left")
+        if wanted is not None:
+            self.tallies = planning.cast_floats(self.inventory, wanted, refuse=refuse)
 
-    def _leave_values(self) -> None:
-        counts: dict[str, int] = {}
-        known = {part.name for part in self.ckpt.sections}
-        for path, _ in self.ckpt.index.leaves:
-            name = str(path[0]) if path else "value"
-            # The values of a section that is left out go with it.
-            if self.section in (ALL, name) or name not in known:
-                counts[name] = counts.get(name, 0) + 1
-        for name, count in counts.items():
-            self.left_out.append((name, "not a tensor" if count == 1 else f"{count} values"))
+    def plan(self, *, verify: bool) -> Plan:
+        kind = self.target.kind
+        found, bad = planning.outputs(self.inventory, kind, self.target.name, drop=self.drop)
+        self.left_out += bad
+        metadata = planning.text(self.ckpt, found)
+        if self.edits:
+            metadata = provenance.extended(metadata, self._step(verify=verify))
+        versions = None
+        if kind.holds_versions:
+            versions = planning.versions(self.ckpt, self.section, self.inventory)
+        return planning.plan(found, metadata, versions)
 
-    def _leave_unread(self) -> None:
-        unread = self.ckpt.unread(self.section)
-        if unread and not self.drop:
-            name, why = unread[0]
-            packed = wholes.packed(self.ckpt.index, self.section)
-            before = "Convert the model as it was before it was quantised, or leave"
-            raise Unwritable(
-                self.ckpt.path,
-                expected="tensors that this version reads",
-                got=(f"{packed}: " if packed else "")
-                + (f"{why} and {len(unread) - 1} more" if len(unread) > 1 else why),
-                where=name,
-                remedy=f"{before if packed else 'Leave'} such tensors out with --drop-unsupported.",
-            )
-        self.left_out += unread
+    def _step(self, *, verify: bool) -> dict[str, Any]:
+        """What the lineage of the result says of this conversion."""
+        step = {**planning.source(self.ckpt, digests=verify), "edits": self._tables()}
+        step |= {"section": self.section} if self.section else {}
+        return step | ({"dtype": self.wanted.name} if self.wanted else {})
 
-    def _glob(self, only: Sequence[str], skip: Sequence[str]) -> None:
-        for pattern in [*only, *skip]:
-            if not any(fnmatchcase(name, pattern) for name in self.chosen):
-                self.notes.append(f"no name matches {pattern!r}")
-        for name in list(self.chosen):
-            if only and not any(fnmatchcase(name, pattern) for pattern in only):
-                self._leave(name, "not in --only")
-            elif any(fnmatchcase(name, pattern) for pattern in skip):
-                self._leave(name, "in --skip")
+    def _tables(self) -> list[dict[str, Any]]:
+        from tensorkeep.edits.registry import table_of
 
-    def _leave(self, name: str, why: str) -> None:
-        del self.chosen[name]
-        self.left_out.append((name, why))
-
-    def plan(self, wanted: DType | None) -> Plan:
-        outputs = {name: self._output(name, ref, wanted) for name, ref in self.chosen.items()}
-        self._leave_unwritable(outputs)
-        aliases = self._ties(outputs)
-        unique = [output for name, output in outputs.items() if name not in aliases]
-        versions = self._versions() if self.target.kind.holds_versions else None
-        own = self.ckpt.contents.aliases
-        metadata = {k: v for k, v in self.ckpt.metadata.items() if k not in own | outputs.keys()}
-        if self.ckpt.format.startswith("sharded"):
-            metadata.pop("total_size", None)
-        return Plan(unique, list(outputs), aliases, metadata, versions)
-
-    def _output(self, name: str, ref: TensorRef, wanted: DType | None) -> Output:
-        source = ref.record.dtype
-        ref.record.check(ref.name)
-        if wanted is None or wanted is source or not source.is_floating:
-            return Output(name, Stored(ref))
-        if not castable(source, wanted):
-            raise Unwritable(name, expected=f"a dtype that casts to {wanted}", got=source)
-        self.cast.append(name)
-        return Output(name, Cast(Stored(ref), wanted))
-
-    def _leave_unwritable(self, outputs: dict[str, Output]) -> None:
-        bad = {}
-        for name, output in outputs.items():
-            why = self.target.kind.problem(output.entry)
-            if why or any(ref.record.storage.device == "meta" for ref in output.values.sources()):
-                bad[name] = why or "a meta tensor has no values"
-        if bad and not self.drop:
-            name, why = next(iter(bad.items()))
-            more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
-            raise Unwritable(
-                self.target.name,
-                expected=f"tensors that {self.target.kind.name} holds",
-                got=f"{why}{more}",
-                where=name,
-                remedy="Leave such tensors out with --drop-unsupported.",
-            )
-        for name, why in bad.items():
-            del outputs[name]
-            self.left_out.append((name, why))
-
-    def _ties(self, outputs: dict[str, Output]) -> dict[str, str]:
-        """A name to the one whose bytes are kept: the first in sorted order, as in `save_model`."""
-        first: dict[Values, str] = {}
-        named = ((name, outputs[name].values) for name in sorted(outputs))
-        kept = {name: first.setdefault(values, name) for name, values in named}
-        return {name: other for name, other in kept.items() if other != name}
-
-    def _versions(self) -> Versions | None:
-        """The `_metadata` of the chosen state dict, if it is what torch writes there."""
-        path = () if self.section in (FLAT, ALL) else (self.section,)
-        found = self.ckpt.index.attributes.get(path, {}).get("_metadata")
-        if not isinstance(found, Items):
-            return None
-        plain = {key: value for key, value in found.pairs if _is_version(key, value)}
-        return plain if len(plain) == len(found.pairs) else None  # type: ignore[return-value]
+        return [table_of(edit) for edit in self.edits]
 
     def report(self, plan: Plan, *, dry_run: bool) -> ConvertReport:
         by_name = {output.name: output for output in plan.outputs}
         outputs = []
         for name in plan.names:
             output = by_name[plan.aliases.get(name, name)]
+            origin = [self.chosen[old].name for old in self.inventory.origin.get(name, ())]
             outputs.append(
                 {
                     "name": name,
-                    "from": self.chosen[name].name,
+                    "from": origin[0] if len(origin) == 1 else None,
+                    **({"made_of": origin} if len(origin) != 1 else {}),
                     "dtype": output.values.dtype.name,
                     "shape": list(output.values.shape),
                     "bytes": output.nbytes,
@@ -324,20 +280,13 @@ class _Job:
             tensors=len(plan.names),
             nbytes=plan.nbytes,
             tied=dict(plan.aliases),
-            cast=[name for name in self.cast if name in by_name],
+            cast=[tally.name for tally in self.tallies if tally.name in by_name],
             left_out=self.left_out,
             notes=self.notes,
             files=[],
             verdict=self.verdict,
             dry_run=dry_run,
             outputs=outputs,
+            edits=self._tables() if self.edits else [],
+            effect=self.effect,
         )
-
-
-def _is_version(key: object, value: object) -> bool:
-    if not isinstance(key, str) or not isinstance(value, dict):
-        return False
-    return all(
-        isinstance(k, str) and (sizes((v,)) or isinstance(v, bool | str | None))
-        for k, v in value.items()
-    )

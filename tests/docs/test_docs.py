@@ -3,9 +3,10 @@
 `console` blocks: lines that begin with `$ ` are run by bash, the lines below one are what it
 prints (stdout and stderr together), where `...` stands for anything. A command must end with
 exit code 0 unless the next command is `echo $?` with the code below it. `python` blocks of a
-page share one namespace. `json` blocks parse. `sh` blocks set up a machine and are not run:
-what they name must exist. The blocks of a page run in order, in a folder of their own that
-holds a copy of `examples/`.
+page share one namespace. `json` and `toml` blocks parse; a `toml` block that begins with its name
+in a comment and a schema is a recipe, and is written under that name. `sh` blocks set up a machine
+and are not run: what they name must exist. The blocks of a page run in order, in a folder of their
+own that holds a copy of `examples/`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import click
@@ -26,6 +27,8 @@ import pytest
 import yaml
 
 from tensorkeep.cli.main import cli
+from tensorkeep.edits import recipe
+from tensorkeep.edits.registry import OPS, kind
 from tensorkeep.scanning.settings import parse
 from tensorkeep.scanning.words import RULES
 from tensorkeep.scanning.words import page as page_of_rule
@@ -157,7 +160,11 @@ def test_blocks_of_the_page_run(page: Path, workplace: Path) -> None:
         elif block.language == "json":
             json.loads(block.text)
         elif block.language == "toml":
-            parse(block.text, place)
+            if named := re.match(r"# (\S+\.toml)\nschema", block.text):
+                recipe.parse(block.text, place)
+                Path(named[1]).write_text(block.text + "\n", encoding="utf-8")
+            else:
+                parse(block.text, place)
         elif block.language == "yaml":
             assert yaml.safe_load(block.text), place
 
@@ -277,6 +284,15 @@ def test_the_json_page_has_the_keys(command: str, workplace: Path) -> None:
     keys = set(json.loads(result.stdout))
     first = [row[0] for row in rows(ROOT / "docs" / "json.md", command)]
     assert keys == {key for cell in first for key in re.findall(r"`(\w+)`", cell)}
+
+
+def test_every_edit_and_field_is_documented() -> None:
+    found = {}
+    for op, _, shown in rows(ROOT / "docs" / "edits.md", "A recipe"):
+        known = {field.name for field in fields(kind(op.strip("`"))) if field.init}
+        found[op.strip("`")] = known
+        assert {text for text in re.findall(r"`([a-z_]+)`", shown) if text in known} == known, op
+    assert list(found) == list(OPS)
 
 
 def test_a_heading_of_the_troubleshooting_page_is_a_message_shown_below_it() -> None:

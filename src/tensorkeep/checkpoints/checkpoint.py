@@ -90,6 +90,11 @@ class Checkpoint:
         return self.index.values
 
     @property
+    def blobs(self) -> list[Blob]:
+        """All its files."""
+        return list(self._blobs)
+
+    @property
     def size(self) -> int:
         """Bytes of all its files."""
         return sum(blob.size for blob in self._blobs)

@@ -18,6 +18,13 @@ Names = dict[object, str]
 Weights = Callable[[], Mapping[str, TensorRef]]
 
 
+def roots(index: Index) -> set[Path]:
+    """Where the state dicts of optimizers lie: what has `param_groups` in it."""
+    return {
+        path[: path.index("param_groups")] for path, _ in index.leaves if "param_groups" in path
+    }
+
+
 def parameter_names(index: Index, weights: Weights) -> dict[Path, Names]:
     """For each optimizer (by the path of its state dict): parameter index to parameter name.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from tensorkeep.checkpoints import optimizers
 from tensorkeep.checkpoints.index import Index, Path
 from tensorkeep.errors import AmbiguousSection, NothingSelected, UnknownSection, Unsupported
 from tensorkeep.formats.contents import Inert
@@ -70,10 +71,7 @@ def _by_key(index: Index) -> dict[str, Part]:
 
 def _mark_optimizers(parts: dict[str, Part], index: Index) -> None:
     """A dict with `param_groups` in it is an optimizer's, at whatever depth it lies."""
-    roots = set()
-    for path, _ in index.leaves:
-        if "param_groups" in path:
-            roots.add(path[: path.index("param_groups")])
+    roots = optimizers.roots(index)
     for part in parts.values() if roots else ():
         paths = [index.tensors[at][0] for at in part.tensors]
         inside = sum(any(path[:n] in roots for n in range(len(path))) for path in paths)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import click
@@ -9,13 +10,33 @@ import click
 from tensorkeep.cli.options import EXISTING, FORMAT
 from tensorkeep.cli.output import Line, many, note_lines, show, show_json, size, talk
 from tensorkeep.cli.progress import reporter
-from tensorkeep.converting import ConvertReport, convert
+from tensorkeep.converting import ConvertReport, convert, renaming
+from tensorkeep.edits.edit import Edit
+from tensorkeep.edits.names import AddPrefix, Drop, Strip
 from tensorkeep.errors import escape
 
 _LISTED = 12
+_SOURCES = 3
+_ORDER = "tensorkeep.edits"
+_EDITS: dict[str, Callable[[str], Edit]] = {
+    "strip": Strip,
+    "rename": renaming,
+    "add_prefix": AddPrefix,
+    "drop": Drop,
+}
 
 
-@click.command("convert")
+class _InOrder(click.Command):
+    """Keeps the order in which edits were given: they apply one after the other."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click does; it would give each option its values, and no order between options."""
+        _, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        ctx.meta[_ORDER] = [parameter.name for parameter in order if parameter.name in _EDITS]
+        return super().parse_args(ctx, args)
+
+
+@click.command("convert", cls=_InOrder)
 @click.argument("src", type=EXISTING)
 @click.argument("dst", type=EXISTING)
 @FORMAT
@@ -25,7 +46,19 @@ _LISTED = 12
 )
 @click.option("--only", metavar="GLOB", multiple=True, help="Take only tensors with such names.")
 @click.option("--skip", metavar="GLOB", multiple=True, help="Leave out tensors with such names.")
+@click.option("--strip", metavar="PREFIX", multiple=True, help="Take this off names: module.")
+@click.option("--rename", metavar="FROM=TO", multiple=True, help="Rename parts: h.{n}=layers.{n}.")
+@click.option("--add-prefix", metavar="PREFIX", multiple=True, help="Put this before all names.")
+@click.option("--drop", metavar="PATTERN", multiple=True, help="Leave out what was renamed so.")
+@click.option("--recipe", metavar="FILE", type=EXISTING, help="Apply the edits of a TOML file.")
 @click.option("--dtype", metavar="DTYPE", help="Cast floating point tensors to this.")
+@click.option(
+    "--on-overflow",
+    type=click.Choice(["warn", "error"]),
+    default="warn",
+    show_default=True,
+    help="Of values that DTYPE cannot hold.",
+)
 @click.option("--shard-size", metavar="SIZE", help="Largest part in a directory: 5GB, 500MiB.")
 @click.option("--drop-unsupported", is_flag=True, help="Leave out what DST cannot hold.")
 @click.option("--require", type=click.Choice(["safe"]), help="Refuse a source that is not safe.")
@@ -36,20 +69,30 @@ def command(src: str, dst: str, form: str, **options: Any) -> int:  # noqa: ANN4
     """Write the tensors of SRC to DST in the format of DST's ending. Nothing is run.
 
     DST ending in "/" gets numbered parts and an index. DST appears whole or not at all.
+    Edits of names apply in the order given, then those of the recipe.
 
     \b
     Examples:
       tensorkeep convert model.pth model.safetensors
       tensorkeep convert --dtype bfloat16 --shard-size 2GB run.ckpt model/
     """
-    report = convert(src, dst, reporter=reporter(), **options)
+    edits = _edits(click.get_current_context().meta[_ORDER], options)
+    report = convert(src, dst, edits=edits, reporter=reporter(), **options)
     if form == "json":
         show_json(report.to_dict())
         return 0
     note_lines(report.notes)
+    if report.effect:
+        talk([[("edits: ", "cyan"), (escape(report.effect), "")]])
     talk(_left_out(report))
     show(_lines(report))
     return 0
+
+
+def _edits(order: Iterable[str], options: dict[str, Any]) -> list[Edit]:
+    """The edits that the flags mean, in the order given; their flags leave `options`."""
+    given = {name: iter(options.pop(name)) for name in _EDITS}
+    return [_EDITS[name](next(given[name])) for name in order]
 
 
 def _lines(report: ConvertReport) -> list[Line]:
@@ -73,7 +116,10 @@ def _lines(report: ConvertReport) -> list[Line]:
 
 
 def _row(row: dict[str, Any]) -> Line:
-    origin = f"  from {escape(row['from'])}" if row["from"] != row["name"] else ""
+    sources = row.get("made_of", [row["from"]])
+    more = f" and {len(sources) - _SOURCES} more" if len(sources) > _SOURCES else ""
+    shown = ", ".join(map(escape, sources[:_SOURCES])) + more
+    origin = f"  from {shown}" if sources and sources != [row["name"]] else ""
     tie = f"  = {escape(row['tied_to'])}" if row["tied_to"] else ""
     return f"  {escape(row['name'])}  {row['dtype']} {row['shape']}{tie}{origin}"
 

@@ -98,6 +98,11 @@ def as_bytes(codes: Codes) -> memoryview:
     return codes.view("u1").data if codes.size else memoryview(b"")
 
 
+def as_codes(dtype: DType) -> str:
+    """numpy's name for the codes of `dtype`."""
+    return _CODES[dtype.itemsize]
+
+
 def empty(dtype: DType, count: int) -> Codes:
     """Room for `count` elements."""
     import numpy as np

@@ -7,6 +7,7 @@ and `_v3` for dtypes without a storage class of their own), so that
 
 from __future__ import annotations
 
+import json
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -14,6 +15,7 @@ from tensorkeep.archives.zip_writer import ZipPlan
 from tensorkeep.dtypes import DType
 from tensorkeep.formats.contents import contiguous_stride
 from tensorkeep.formats.layout import Entry, Layout, Request
+from tensorkeep.provenance import PREFIX, RECORD
 
 NAME = "torch_zip"
 _ROOT = "archive"
@@ -40,6 +42,9 @@ def layout(request: Request) -> Layout:
     small.append((plan.add("byteorder", 6), _CONSTANTS["byteorder"]))
     slots = [plan.add(f"data/{key}", e.nbytes) for key, e in enumerate(request.entries)]
     small.append((plan.add("version", 2), _CONSTANTS["version"]))
+    text = _text(request.metadata)
+    if text:
+        small.append((plan.add(RECORD, len(text)), text))
     fixed = [(slot.data_offset, data) for slot, data in small]
 
     def closing(checksums: Sequence[int]) -> Iterator[tuple[int, bytes]]:
@@ -51,6 +56,12 @@ def layout(request: Request) -> Layout:
 
     positions = [slot.data_offset for slot in slots]
     return Layout(plan.total, positions, fixed, checksums=True, closing=closing)
+
+
+def _text(metadata: Mapping[str, str]) -> bytes:
+    """What the record holds, empty if there is nothing: torch's format has no text of its own."""
+    own = {key: value for key, value in metadata.items() if key.startswith(PREFIX)}
+    return json.dumps(own, indent=1).encode("ascii") if own else b""
 
 
 def state_dict_pickle(request: Request) -> bytes:

@@ -1,0 +1,124 @@
+"""Optimizer state follows the parameters that it belongs to, or the edits are refused.
+
+torch's optimizers number the parameters of a model in their order and keep what they have learned
+about each under its number; some savers write names instead. What is left of a model must have the
+same parameters in the same order, or the momentum of one is taken for that of another, and nothing
+says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tensorkeep.checkpoints import optimizers
+from tensorkeep.checkpoints.checkpoint import Checkpoint
+from tensorkeep.checkpoints.index import Path
+from tensorkeep.checkpoints.tensor import TensorRef
+from tensorkeep.edits.arrays import Stored
+from tensorkeep.edits.inventory import Inventory
+from tensorkeep.errors import SelectionError
+
+
+def check(ckpt: Checkpoint, chosen: Mapping[str, TensorRef], after: Inventory) -> None:
+    """Raise `SelectionError` if state of an optimizer among `chosen` would no longer fit.
+
+    `after`: what edits of names, shapes and values made of `chosen`. State that is dropped whole,
+    and parameters that are only called otherwise, are fine.
+    """
+    roots = optimizers.roots(ckpt.index)
+    if roots:
+        _Check(ckpt, chosen, after, roots).run()
+
+
+class _Check:
+    def __init__(
+        self,
+        ckpt: Checkpoint,
+        chosen: Mapping[str, TensorRef],
+        after: Inventory,
+        roots: set[Path],
+    ) -> None:
+        self.ckpt, self.chosen, self.after = ckpt, chosen, after
+        indexed = zip(ckpt.tensors.values(), ckpt.index.tensors, strict=True)
+        self.paths = {ref.name: path for ref, (path, _) in indexed}
+        self.became: dict[str, list[str]] = {}
+        for new in after:
+            for old in after.origin.get(new, ()):
+                self.became.setdefault(old, []).append(new)
+        self.states: dict[Path, dict[str, Path]] = {}
+        self.weights = {}
+        for name, ref in chosen.items():
+            path = self.paths[ref.name]
+            root = next((path[:n] for n in range(len(path)) if path[:n] in roots), None)
+            if root is None:
+                self.weights[name] = ref
+            else:
+                self.states.setdefault(root, {})[name] = path[len(root) :]
+
+    def run(self) -> None:
+        for root, state in self.states.items():
+            if any(name in self.became for name in state):
+                for name in self._parameters(root):
+                    self._parameter(root, name)
+                for name in self.after:
+                    if not self.after.origin.get(name):
+                        raise self._refused(root, f"{name!r} added")
+                for name, inner in state.items():
+                    self._entry(root, name, inner)
+
+    def _parameters(self, root: Path) -> list[str]:
+        """The chosen weights that the optimizer is for; all of them where nothing says which."""
+        try:
+            own = self.ckpt.select(self.ckpt.choose(None)[0], strict=False)
+        except SelectionError:
+            return list(self.weights)
+        by_name = {ref.name: name for name, ref in self.weights.items()}
+        labels = optimizers.parameter_names(self.ckpt.index, lambda: own).get(root, {})
+        refs = [own[label] for label in labels.values() if label in own] or own.values()
+        return [by_name[ref.name] for ref in refs if ref.name in by_name]
+
+    def _parameter(self, root: Path, name: str) -> None:
+        """Still one tensor, with the values that the state was learned on."""
+        new = self.became.get(name, [])
+        if len(new) == 1 and self.after.origin[new[0]] == (name,) and self._same(name, new[0]):
+            return
+        raise self._refused(root, f"{name!r} {'changed' if new else 'dropped'}")
+
+    def _entry(self, root: Path, name: str, inner: Path) -> None:
+        """Still there, under the number or the name of its parameter."""
+        new = self.became.get(name, [])
+        if not new:
+            raise self._refused(root, f"{name!r} dropped and other state kept")
+        tails = [
+            "." + ".".join([*map(str, inner[:1]), key, *map(str, inner[2:])])
+            for key in self._keys(inner)
+        ]
+        if len(new) > 1 or not self._same(name, new[0]) or not f".{new[0]}".endswith(tuple(tails)):
+            raise self._refused(root, f"{name!r} as {new[0]!r}")
+
+    def _keys(self, inner: Path) -> list[str]:
+        """What the state's parameter may be called now: its number, or its name as it became."""
+        key = inner[1] if len(inner) > 1 else ""
+        for name, ref in self.weights.items() if isinstance(key, str) else ():
+            section = f"{ref.section}." if ref.section else ""
+            if key in (name, name.removeprefix(section)):
+                now = self.became[name][0]
+                return [now, now.removeprefix(section)]
+        return [str(key)]
+
+    def _same(self, old: str, new: str) -> bool:
+        """Whether it is the same tensor of the file, as it was; other dtypes come later."""
+        array = self.after[new]
+        before = Stored(self.chosen[old])
+        return array == before or (not before.numel and array.shape == before.shape)
+
+    def _refused(self, root: Path, got: str) -> SelectionError:
+        first = ".".join(map(str, root))
+        return SelectionError(
+            self.after.subject,
+            expected="parameters that the optimizer's state still belongs to",
+            got=got,
+            remedy=f"Edit only the weights' names, or leave the state out: --skip '{first}.*'."
+            if first
+            else "Edit only the weights' names, or leave the state out.",
+        )

@@ -1,0 +1,171 @@
+"""From an inventory to the plan of a file: dtypes, what the format holds, ties, versions, text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import Any
+
+from tensorkeep import provenance
+from tensorkeep.checkpoints.checkpoint import Checkpoint
+from tensorkeep.checkpoints.sections import ALL, FLAT
+from tensorkeep.checkpoints.streaming import Output, Values
+from tensorkeep.checkpoints.tensor import BLOCK
+from tensorkeep.checkpoints.writing import Plan, Target, Versions
+from tensorkeep.dtypes import DType
+from tensorkeep.edits.arrays import Array
+from tensorkeep.edits.casting import CountedCast, Tally
+from tensorkeep.edits.inventory import Inventory
+from tensorkeep.edits.values import castable
+from tensorkeep.errors import Unwritable
+from tensorkeep.formats.contents import Items, sizes
+from tensorkeep.stores import Blob
+
+_MOST_BYTES = (1 << 63) - 1
+
+
+def cast_floats(inventory: Inventory, wanted: DType, *, refuse: bool = False) -> list[Tally]:
+    """Give floating point tensors the dtype `wanted`, counting what is lost when it is.
+
+    Tied tensors stay tied. With `refuse`, a value that overflows raises `Unwritable` while the
+    bytes are made. Raises `Unwritable` for a dtype that does not cast.
+    """
+    tallies = {}
+    for name, array in inventory.tensors.items():
+        if array.dtype is wanted or not array.dtype.is_floating:
+            continue
+        if not castable(array.dtype, wanted):
+            raise Unwritable(name, expected=f"a dtype that casts to {wanted}", got=array.dtype)
+        tallies[name] = Tally(name, wanted, array.numel, refuse)
+        inventory.tensors[name] = CountedCast(array, wanted, tallies[name])
+    return list(tallies.values())
+
+
+def outputs(
+    inventory: Inventory, target: Target, where: str, *, drop: bool
+) -> tuple[dict[str, Output], list[tuple[str, str]]]:
+    """What `target` can hold of `inventory`, by name, and what it cannot, with the reason.
+
+    Without `drop` the latter raises `Unwritable`; `where` is the destination, for its message.
+    """
+    made, bad = {}, {}
+    for name, array in inventory.tensors.items():
+        _check(name, array)
+        made[name] = Output(name, array)
+        why = target.problem(made[name].entry)
+        if why or any(ref.record.storage.device == "meta" for ref in array.sources()):
+            bad[name] = why or "a meta tensor has no values"
+    if bad and not drop:
+        name, why = next(iter(bad.items()))
+        more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
+        raise Unwritable(
+            where,
+            expected=f"tensors that {target.name} holds",
+            got=f"{why}{more}",
+            where=name,
+            remedy="Leave such tensors out with --drop-unsupported.",
+        )
+    return {name: output for name, output in made.items() if name not in bad}, list(bad.items())
+
+
+def _check(name: str, array: Array) -> None:
+    for ref in array.sources():
+        ref.record.check(ref.name)
+    if array.nbytes > _MOST_BYTES or any(size > _MOST_BYTES for size in array.shape):
+        raise Unwritable(
+            name,
+            expected="a shape whose bytes can be counted in 64 bits",
+            got=list(array.shape),
+        )
+
+
+def plan(
+    found: Mapping[str, Output], metadata: Mapping[str, str], versions: Versions | None
+) -> Plan:
+    """The plan that writes `found`, each tied tensor once."""
+    aliases = _ties(found)
+    unique = [output for name, output in found.items() if name not in aliases]
+    return Plan(unique, list(found), aliases, metadata, versions)
+
+
+def _ties(found: Mapping[str, Output]) -> dict[str, str]:
+    """A name to the one whose bytes are kept: the first in sorted order, as in `save_model`."""
+    first: dict[Values, str] = {}
+    named = ((name, found[name].values) for name in sorted(found))
+    kept = {name: first.setdefault(values, name) for name, values in named}
+    return {name: other for name, other in kept.items() if other != name}
+
+
+def text(ckpt: Checkpoint, names: Mapping[str, object]) -> dict[str, str]:
+    """The metadata of `ckpt` that a file with tensors of these `names` goes on with."""
+    own = ckpt.contents.aliases
+    kept = {key: value for key, value in ckpt.metadata.items() if key not in own | names.keys()}
+    if ckpt.format.startswith("sharded"):
+        kept.pop("total_size", None)
+    return kept
+
+
+def source(ckpt: Checkpoint, *, digests: bool) -> dict[str, Any]:
+    """What lineage says of `ckpt`: name, files, and a digest of its index.
+
+    With `digests`, also one of each file, all of which is read for it.
+    """
+    files = [
+        provenance.file_facts(blob.name, blob.size, _digest(blob) if digests else "")
+        for blob in ckpt.blobs
+    ]
+    index = (
+        (ref.name, ref.dtype, ref.shape, ref.record.stride, ref.record.offset)
+        for ref in ckpt.tensors.values()
+    )
+    return {
+        "source": PurePath(ckpt.path).name,
+        "files": files,
+        "index": provenance.index_digest(index),
+    }
+
+
+def _digest(blob: Blob) -> str:
+    import hashlib
+
+    digest = hashlib.sha256()
+    for at in range(0, blob.size, BLOCK):
+        digest.update(blob.read(at, min(BLOCK, blob.size - at)))
+    return digest.hexdigest()
+
+
+def versions(ckpt: Checkpoint, section: str, inventory: Inventory) -> Versions | None:
+    """The `_metadata` of the chosen state dict, if it is what torch writes there.
+
+    Its keys are modules: where an edit renamed a module's tensors, it is the new name.
+    """
+    path = () if section in (FLAT, ALL) else (section,)
+    found = ckpt.index.attributes.get(path, {}).get("_metadata")
+    if not isinstance(found, Items):
+        return None
+    plain: dict[str, Any] = {key: value for key, value in found.pairs if _is_version(key, value)}  # type: ignore[misc]
+    if len(plain) != len(found.pairs):
+        return None
+    moved = _moved(inventory)
+    return {new: value for key, value in plain.items() for new in moved.get(key, [key])}
+
+
+def _moved(inventory: Inventory) -> dict[str, list[str]]:
+    """A module to what it is called now, for those whose tensors were renamed."""
+    found: dict[str, dict[str, None]] = {}
+    for name in inventory:
+        for origin in inventory.origin.get(name, ()):
+            old, _, leaf = origin.rpartition(".")
+            new, _, now = name.rpartition(".")
+            if old and (leaf == now or old != new):
+                found.setdefault(old, {})[new] = None
+    return {old: [*new] for old, new in found.items() if [*new] != [old]}
+
+
+def _is_version(key: object, value: object) -> bool:
+    if not isinstance(key, str) or not isinstance(value, dict):
+        return False
+    return all(
+        isinstance(k, str) and (sizes((v,)) or isinstance(v, bool | str | None))
+        for k, v in value.items()
+    )
