@@ -15,13 +15,16 @@ from torch import nn
 import tensorkeep as tk
 from tensorkeep.dtypes import BY_NAME
 from tensorkeep.edits.arrays import Filled
+from tensorkeep.edits.merging import Average
 from tensorkeep.edits.names import AddPrefix, Drop, Keep, Rename, Swap
 from tensorkeep.edits.recipe import Recipe, write_recipe
+from tensorkeep.edits.shaping import CastTo, Scale
 from tensorkeep.errors import (
     BadArgument,
     NameCollision,
     NothingSelected,
     SelectionError,
+    StoreError,
     Unwritable,
 )
 
@@ -350,3 +353,43 @@ def test_a_shape_whose_bytes_cannot_be_counted(source, tmp_path):
 
     with pytest.raises(Unwritable, match="huge: .*64 bits"):
         tk.convert(source, tmp_path / "a.safetensors", edits=[Grow()])
+
+
+class TestOtherCheckpoints:
+    def test_an_average_is_written_verified_and_told(self, tmp_path):
+        a, b = ({"w": torch.randn(5, 3), "n": torch.tensor([at])} for at in range(2))
+        torch.save(a, tmp_path / "a.pth")
+        torch.save(b, tmp_path / "b.pth")
+        to = tmp_path / "c.safetensors"
+        report = tk.convert(
+            tmp_path / "a.pth", to, edits=[Average((str(tmp_path / "b.pth"),))], verify=True
+        )
+        assert torch.allclose(load_file(to)["w"], (a["w"] + b["w"]) / 2)
+        assert report.effect == "1 made of 2 tensors"
+        [step] = json.loads(metadata(to)["tensorkeep.lineage"])
+        assert [other["source"] for other in step["others"]] == ["b.pth"]
+        assert step["others"][0]["files"][0]["sha256"]
+
+    def test_the_result_does_not_replace_what_it_is_made_of(self, tmp_path):
+        for name in "ab":
+            torch.save({"w": torch.randn(2)}, tmp_path / f"{name}.pth")
+        before = (tmp_path / "b.pth").read_bytes()
+        edit = Average((str(tmp_path / "b.pth"),))
+        with pytest.raises(StoreError, match="the source itself"):
+            tk.convert(tmp_path / "a.pth", tmp_path / "b.pth", edits=[edit], overwrite=True)
+        assert (tmp_path / "b.pth").read_bytes() == before
+
+    def test_casts_in_recipes_are_counted_and_state_stays(self, run, tmp_path):
+        torch.save({"w": torch.tensor([1e6])}, tmp_path / "a.pth")
+        report = tk.convert(tmp_path / "a.pth", tmp_path / "b.pth", edits=[CastTo("w", "float16")])
+        assert report.lost[0]["overflow"] == 1
+        with pytest.raises(Unwritable):
+            tk.convert(
+                tmp_path / "a.pth",
+                tmp_path / "c.pth",
+                edits=[CastTo("w", "float16")],
+                on_overflow="error",
+            )
+        tk.convert(run, tmp_path / "o.pth", section="all", edits=[CastTo("model", "float16")])
+        with pytest.raises(SelectionError, match="changed"):
+            tk.convert(run, tmp_path / "p.pth", section="all", edits=[Scale("model.0", 2.0)])

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tensorkeep import provenance
 from tensorkeep.checkpoints import destination
 from tensorkeep.checkpoints.checkpoint import Checkpoint
 from tensorkeep.checkpoints.choosing import Choice, nothing
@@ -20,10 +19,11 @@ from tensorkeep.checkpoints.opening import Source, open_checkpoint
 from tensorkeep.checkpoints.writing import Plan
 from tensorkeep.dtypes import DType, find
 from tensorkeep.edits import applying, following, planning
-from tensorkeep.edits.casting import Tally, sentences
+from tensorkeep.edits.casting import Tally, sentences, tallies
 from tensorkeep.edits.edit import Edit
 from tensorkeep.edits.inventory import Inventory
-from tensorkeep.edits.names import AddPrefix, Drop, Rename, Strip
+from tensorkeep.edits.names import AddPrefix, Drop, Strip, renaming
+from tensorkeep.edits.others import Others
 from tensorkeep.errors import BadArgument, NotSafe
 from tensorkeep.facts import Limits, Verdict
 from tensorkeep.progress import SILENT, Reporter
@@ -127,31 +127,28 @@ def convert(
     job_edits += [*map(AddPrefix, add_prefix), *map(Drop, drop), *edits]
     if recipe is not None:
         section = _add_recipe(recipe, job_edits, section)
-    with open_checkpoint(source, limits=limits) as ckpt:
+    with open_checkpoint(source, limits=limits) as ckpt, Others() as others:
         target = destination.resolve(destination_, to, shard_size)
-        job = _Job(ckpt, target, job_edits, drop_unsupported)
+        job = _Job(ckpt, target, job_edits, others, drop_unsupported)
         job.check_safe(require)
         job.select(section, only, skip)
         job.edit(_wanted_dtype(dtype), refuse=on_overflow == "error")
+        target.check(ckpt, *others.checkpoints, overwrite=overwrite)
         plan = job.plan(verify=verify)
         report = job.report(plan, dry_run=dry_run)
         report.files = target.files(plan)
-        target.check(ckpt, overwrite=overwrite)
         if not dry_run:
             report.verified, notes = target.write(
-                ckpt, plan, overwrite, verify=verify, reporter=reporter
+                ckpt,
+                plan,
+                overwrite,
+                verify=verify,
+                reporter=reporter,
+                others=others.checkpoints,
             )
             report.notes += [*notes, *sentences(job.tallies)]
             report.lost = [tally.to_dict() for tally in job.tallies if tally.runs]
         return report
-
-
-def renaming(text: str) -> Rename:
-    """The edit that `FROM=TO` means. Raises `BadArgument`."""
-    old, equals, new = text.partition("=")
-    if not equals or not old:
-        raise BadArgument("--rename", expected="FROM=TO", got=repr(text))
-    return Rename(old, new)
 
 
 def _add_recipe(path: str | os.PathLike[str], edits: list[Edit], section: str | None) -> str | None:
@@ -192,12 +189,19 @@ class _Job:
     """One conversion: what is taken, what becomes of it, what is left out, and why."""
 
     def __init__(
-        self, ckpt: Checkpoint, target: Destination, edits: list[Edit], drop: bool
+        self,
+        ckpt: Checkpoint,
+        target: Destination,
+        edits: list[Edit],
+        others: Others,
+        drop: bool,
     ) -> None:
         self.ckpt, self.target, self.edits, self.drop = ckpt, target, edits, drop
+        self.others = others
         self.notes: list[str] = [*ckpt.contents.notes, *ckpt.index.swept.notes]
         self.verdict: Verdict = "safe"
         self.effect = ""
+        self.cast: list[str] = []
         self.tallies: list[Tally] = []
 
     def check_safe(self, require: str | None) -> None:
@@ -222,15 +226,20 @@ class _Job:
     def edit(self, wanted: DType | None, *, refuse: bool) -> None:
         self.wanted = wanted
         self.inventory = Inventory.of(self.ckpt.path, self.chosen)
+        self.inventory.opens = self.others.open
         if self.edits:
+            before = self.inventory.copy()
             applying.apply(self.inventory, self.edits)
             following.check(self.ckpt, self.chosen, self.inventory)
             self.notes += self.inventory.notes
-            self.effect = applying.effect(self.inventory, list(self.chosen))
+            self.effect = applying.effect(self.inventory, before)
             if not self.inventory.tensors:
                 raise nothing(self.ckpt.path, "what the edits left")
         if wanted is not None:
-            self.tallies = planning.cast_floats(self.inventory, wanted, refuse=refuse)
+            self.cast = planning.cast_floats(self.inventory, wanted)
+        self.tallies = tallies(self.inventory.tensors.values())
+        for tally in self.tallies:
+            tally.refuse = refuse
 
     def plan(self, *, verify: bool) -> Plan:
         kind = self.target.kind
@@ -238,17 +247,13 @@ class _Job:
         self.left_out += bad
         metadata = planning.text(self.ckpt, found)
         if self.edits:
-            metadata = provenance.extended(metadata, self._step(verify=verify))
+            sources = [self.ckpt, *self.others.checkpoints]
+            told = {"edits": self._tables(), "section": self.section, "dtype": self.wanted}
+            metadata = planning.lineage(metadata, sources, told, digests=verify)
         versions = None
         if kind.holds_versions:
             versions = planning.versions(self.ckpt, self.section, self.inventory)
         return planning.plan(found, metadata, versions)
-
-    def _step(self, *, verify: bool) -> dict[str, Any]:
-        """What the lineage of the result says of this conversion."""
-        step = {**planning.source(self.ckpt, digests=verify), "edits": self._tables()}
-        step |= {"section": self.section} if self.section else {}
-        return step | ({"dtype": self.wanted.name} if self.wanted else {})
 
     def _tables(self) -> list[dict[str, Any]]:
         from tensorkeep.edits.registry import table_of
@@ -280,7 +285,7 @@ class _Job:
             tensors=len(plan.names),
             nbytes=plan.nbytes,
             tied=dict(plan.aliases),
-            cast=[tally.name for tally in self.tallies if tally.name in by_name],
+            cast=[name for name in self.cast if name in by_name],
             left_out=self.left_out,
             notes=self.notes,
             files=[],

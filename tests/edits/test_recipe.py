@@ -178,7 +178,7 @@ def test_an_edit_of_others_by_entry_point(monkeypatch):
 def test_edits_apply_in_order_and_errors_name_the_edit():
     there = inventory("module.h.0.w", "module.h.1.w", "module.head")
     edits = [Strip("module"), Rename("h.{n}", "layers.{n+1}"), Drop("head")]
-    before = list(there)
+    before = there.copy()
     apply(there, edits)
     assert list(there) == ["layers.1.w", "layers.2.w"]
     assert effect(there, before) == "2 renamed, 1 dropped of 3 tensors"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,11 +101,11 @@ class Destination:
         parts = self.parts(plan)
         return [*parts, self.kind.index] if len(parts) > 1 else list(parts)
 
-    def check(self, ckpt: Checkpoint, *, overwrite: bool) -> None:
-        """Refuse before any work: the source itself, and what exists unless `overwrite`."""
+    def check(self, *sources: Checkpoint, overwrite: bool) -> None:
+        """Refuse before any work: a source itself, and what exists unless `overwrite`."""
         with mapped(self.name):
             require_parent(Path.cwd() / self.path)
-        if ckpt.is_in(self.path):
+        if any(ckpt.is_in(self.path) for ckpt in sources):
             raise AlreadyExists(
                 self.name,
                 expected="a destination other than the source",
@@ -136,16 +136,26 @@ class Destination:
             )
 
     def write(
-        self, ckpt: Checkpoint, plan: Plan, overwrite: bool, *, verify: bool, reporter: Reporter
+        self,
+        ckpt: Checkpoint,
+        plan: Plan,
+        overwrite: bool,
+        *,
+        verify: bool,
+        reporter: Reporter,
+        others: Sequence[Checkpoint] = (),
     ) -> tuple[int | None, list[str]]:
         """Write it all and let it appear; with `verify`, compared before it appears.
 
-        Returns how many tensors were compared, and notes. Raises `ChangedWhileRead` if somebody
-        wrote to the source meanwhile: half of what was copied may be old and half new.
+        `others`: further checkpoints that tensors come from. Returns how many tensors were
+        compared, and notes. Raises `ChangedWhileRead` if somebody wrote to a source meanwhile:
+        half of what was copied may be old and half new.
         """
-        ckpt.advise_sequential()
+        sources = [ckpt, *others]
+        for one in sources:
+            one.advise_sequential()
         reporter.start(f"writing {self.path.name}", plan.nbytes)
-        writing = _Writing(self, plan, ckpt, overwrite, verify, reporter)
+        writing = _Writing(self, plan, sources, overwrite, verify, reporter)
         try:
             return writing.file() if self.shard_size is None else writing.parts()
         finally:
@@ -166,7 +176,7 @@ class _Writing:
 
     target: Destination
     plan: Plan
-    ckpt: Checkpoint
+    sources: Sequence[Checkpoint]
     overwrite: bool
     verify: bool
     reporter: Reporter
@@ -176,7 +186,7 @@ class _Writing:
         path = self.target.path
         with LocalSink(path, overwrite=self.overwrite, size=layout.total) as sink:
             compared = self._fill(sink, self.plan, layout)
-            self.ckpt.check_unchanged()
+            self._check_unchanged()
             sink.commit()
         return compared if self.verify else None, []
 
@@ -190,11 +200,15 @@ class _Writing:
             if len(parts) > 1:
                 data = index_bytes(plan, parts, aliases=target.kind.holds_versions)
                 folder.create(target.kind.index, size=len(data)).write_at(0, data)
-            self.ckpt.check_unchanged()
+            self._check_unchanged()
             folder.commit()
         left = folder.left_behind
         notes = [f"the old folder could not be deleted whole: {left}"] if left else []
         return compared if self.verify else None, notes
+
+    def _check_unchanged(self) -> None:
+        for ckpt in self.sources:
+            ckpt.check_unchanged()
 
     def _fill(self, sink: Sink, part: Plan, layout: Layout) -> int:
         write(part, layout, sink, self.reporter)

@@ -10,9 +10,9 @@ import click
 from tensorkeep.cli.options import EXISTING, FORMAT
 from tensorkeep.cli.output import Line, many, note_lines, show, show_json, size, talk
 from tensorkeep.cli.progress import reporter
-from tensorkeep.converting import ConvertReport, convert, renaming
+from tensorkeep.converting import ConvertReport, convert
 from tensorkeep.edits.edit import Edit
-from tensorkeep.edits.names import AddPrefix, Drop, Strip
+from tensorkeep.edits.names import AddPrefix, Drop, Strip, renaming
 from tensorkeep.errors import escape
 
 _LISTED = 12

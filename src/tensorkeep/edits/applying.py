@@ -87,17 +87,19 @@ def _try(inventory: Inventory, edits: Sequence[Edit], back: Sequence[Edit]) -> N
         )
 
 
-def effect(inventory: Inventory, before: Sequence[str]) -> str:
-    """One sentence: what became of the tensors `before`. Empty if nothing did."""
-    same = renamed = made = 0
+def effect(after: Inventory, before: Inventory) -> str:
+    """A few words: what became of the tensors `before`. Empty if nothing did."""
+    renamed = changed = made = 0
     kept: set[str] = set()
-    for name in inventory:
-        origin = inventory.origin.get(name, ())
+    for name, array in after.tensors.items():
+        origin = after.origin.get(name, ())
         kept.update(origin)
-        same += origin == (name,)
-        renamed += len(origin) == 1 and origin != (name,)
-        made += len(origin) != 1
-    gone = len(set(before) - kept)
-    words = [(renamed, "renamed"), (gone, "dropped"), (made, "made of others")]
+        if len(origin) != 1 or len(array.parents) > 1:
+            made += 1
+            continue
+        renamed += origin != (name,)
+        changed += before.tensors.get(origin[0]) != array
+    gone = len(before.tensors.keys() - kept)
+    words = [(renamed, "renamed"), (changed, "changed"), (made, "made"), (gone, "dropped")]
     told = ", ".join(f"{count} {word}" for count, word in words if count)
     return f"{told} of {len(before)} tensors" if told else ""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tensorkeep.dtypes import DType
 from tensorkeep.edits import _floats
-from tensorkeep.edits.arrays import Cast, as_bytes, as_codes
+from tensorkeep.edits.arrays import Array, Cast, as_bytes, as_codes
 from tensorkeep.edits.values import cast
 from tensorkeep.errors import Unwritable
 
@@ -95,6 +95,31 @@ class CountedCast(Cast):
         codes = np.frombuffer(data, as_codes(self.to))
         self.tally.add(start, lost(source, self.of.dtype, codes, self.to))
         return codes
+
+
+def counted(name: str, array: Array, to: DType) -> Array:
+    """`array`, called `name`, as `to`; what is lost is counted where floats become floats.
+
+    Raises `Unwritable` for no such cast.
+    """
+    if array.dtype.is_floating and to.is_floating:
+        return CountedCast(array, to, Tally(name, to, array.numel))
+    return Cast(array, to)
+
+
+def tallies(arrays: Iterable[Array]) -> list[Tally]:
+    """Those of all counted casts that `arrays` are made of, each once."""
+    found: dict[int, Tally] = {}
+    todo, seen = list(arrays), set()
+    while todo:
+        array = todo.pop()
+        if id(array) in seen:
+            continue
+        seen.add(id(array))
+        todo += array.parents
+        if isinstance(array, CountedCast):
+            found[id(array.tally)] = array.tally
+    return list(found.values())
 
 
 def lost(source: Codes, of: DType, codes: Codes, to: DType) -> tuple[int, int, int]:

@@ -14,7 +14,7 @@ from tensorkeep.checkpoints import optimizers
 from tensorkeep.checkpoints.checkpoint import Checkpoint
 from tensorkeep.checkpoints.index import Path
 from tensorkeep.checkpoints.tensor import TensorRef
-from tensorkeep.edits.arrays import Stored
+from tensorkeep.edits.arrays import Cast, Stored
 from tensorkeep.edits.inventory import Inventory
 from tensorkeep.errors import SelectionError
 
@@ -107,8 +107,10 @@ class _Check:
         return [str(key)]
 
     def _same(self, old: str, new: str) -> bool:
-        """Whether it is the same tensor of the file, as it was; other dtypes come later."""
+        """Whether it is the same tensor of the file, as it was but for its dtype."""
         array = self.after[new]
+        while isinstance(array, Cast):
+            array = array.of
         before = Stored(self.chosen[old])
         return array == before or (not before.numel and array.shape == before.shape)
 

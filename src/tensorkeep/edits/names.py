@@ -141,6 +141,14 @@ class Rename:
         return back if patterns.leads_back(self._sides()[0], back._sides()[0]) else None
 
 
+def renaming(text: str) -> Rename:
+    """The rename that `FROM=TO` means. Raises `BadArgument`."""
+    old, equals, new = text.partition("=")
+    if not equals or not old:
+        raise BadArgument("--rename", expected="FROM=TO", got=repr(text))
+    return Rename(old, new)
+
+
 def _full(new: str, old: str) -> str:
     if not new:
         raise BadArgument("rename", expected="a name", got=f"nothing left of {old!r}")

@@ -5,16 +5,21 @@ from __future__ import annotations
 from contextlib import ExitStack
 from types import TracebackType
 
+from tensorkeep.checkpoints.checkpoint import Checkpoint
 from tensorkeep.checkpoints.opening import open_checkpoint
 from tensorkeep.edits.inventory import Inventory
 
 
 class Others:
-    """Use it in a `with` block around the edits and the writing."""
+    """Use it in a `with` block around the edits and the writing.
+
+    `checkpoints`: what was opened so far.
+    """
 
     def __init__(self) -> None:
         self._stack = ExitStack()
         self._opened: dict[str, Inventory] = {}
+        self.checkpoints: list[Checkpoint] = []
 
     def open(self, path: str) -> Inventory:
         """The weights of the checkpoint at `path`, by the names of its section.
@@ -23,6 +28,7 @@ class Others:
         """
         if path not in self._opened:
             ckpt = self._stack.enter_context(open_checkpoint(path))
+            self.checkpoints.append(ckpt)
             section, _ = ckpt.choose(None)
             self._opened[path] = Inventory.of(path, ckpt.select(section))
         return self._opened[path]

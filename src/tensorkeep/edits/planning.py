@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
@@ -14,7 +14,7 @@ from tensorkeep.checkpoints.tensor import BLOCK
 from tensorkeep.checkpoints.writing import Plan, Target, Versions
 from tensorkeep.dtypes import DType
 from tensorkeep.edits.arrays import Array
-from tensorkeep.edits.casting import CountedCast, Tally
+from tensorkeep.edits.casting import counted
 from tensorkeep.edits.inventory import Inventory
 from tensorkeep.edits.values import castable
 from tensorkeep.errors import Unwritable
@@ -24,21 +24,20 @@ from tensorkeep.stores import Blob
 _MOST_BYTES = (1 << 63) - 1
 
 
-def cast_floats(inventory: Inventory, wanted: DType, *, refuse: bool = False) -> list[Tally]:
-    """Give floating point tensors the dtype `wanted`, counting what is lost when it is.
+def cast_floats(inventory: Inventory, wanted: DType) -> list[str]:
+    """Give floating point tensors the dtype `wanted`; the names of those that had another.
 
-    Tied tensors stay tied. With `refuse`, a value that overflows raises `Unwritable` while the
-    bytes are made. Raises `Unwritable` for a dtype that does not cast.
+    Tied tensors stay tied. Raises `Unwritable` for a dtype that does not cast.
     """
-    tallies = {}
+    names = []
     for name, array in inventory.tensors.items():
         if array.dtype is wanted or not array.dtype.is_floating:
             continue
         if not castable(array.dtype, wanted):
             raise Unwritable(name, expected=f"a dtype that casts to {wanted}", got=array.dtype)
-        tallies[name] = Tally(name, wanted, array.numel, refuse)
-        inventory.tensors[name] = CountedCast(array, wanted, tallies[name])
-    return list(tallies.values())
+        inventory.tensors[name] = counted(name, array, wanted)
+        names.append(name)
+    return names
 
 
 def outputs(
@@ -105,11 +104,24 @@ def text(ckpt: Checkpoint, names: Mapping[str, object]) -> dict[str, str]:
     return kept
 
 
-def source(ckpt: Checkpoint, *, digests: bool) -> dict[str, Any]:
-    """What lineage says of `ckpt`: name, files, and a digest of its index.
+def lineage(
+    metadata: Mapping[str, str],
+    sources: Sequence[Checkpoint],
+    told: Mapping[str, object],
+    *,
+    digests: bool,
+) -> dict[str, str]:
+    """`metadata` with a step of lineage: the `sources`, the edited one first, and what is `told`.
 
-    With `digests`, also one of each file, all of which is read for it.
+    With `digests`, also of each of their files, all of which is read for it.
     """
+    first, *others = (_source(ckpt, digests=digests) for ckpt in sources)
+    said = {key: value if key == "edits" else str(value) for key, value in told.items() if value}
+    return provenance.extended(metadata, first | ({"others": others} if others else {}) | said)
+
+
+def _source(ckpt: Checkpoint, *, digests: bool) -> dict[str, Any]:
+    """Name, files, and a digest of the index."""
     files = [
         provenance.file_facts(blob.name, blob.size, _digest(blob) if digests else "")
         for blob in ckpt.blobs

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tensorkeep.dtypes import DType, find
-from tensorkeep.edits.arrays import Array, Cast, Filled
+from tensorkeep.edits.arrays import Array, Filled
+from tensorkeep.edits.casting import counted
 from tensorkeep.edits.computed import Sum, one_code
 from tensorkeep.edits.inventory import Inventory
 from tensorkeep.edits.resizing import chosen
@@ -132,7 +133,7 @@ class Reshape:
 
 @dataclass(frozen=True)
 class CastTo:
-    """Another dtype for what `pattern` matches, rounded as torch rounds."""
+    """Another dtype for what `pattern` matches, rounded as torch rounds; losses are counted."""
 
     pattern: str
     dtype: str
@@ -151,7 +152,7 @@ class CastTo:
         """Raises `Unwritable` for what cannot be cast."""
         for name in chosen(inventory, self.pattern, "cast"):
             if inventory[name].dtype is not self._dtype():
-                inventory.put(name, Cast(inventory[name], self._dtype()))
+                inventory.put(name, counted(name, inventory[name], self._dtype()))
 
     def inverse(self) -> None:
         """None: the dtype before is not kept."""
