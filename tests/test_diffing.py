@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 import tensorkeep as tk
-from tensorkeep.errors import BadArgument, NothingSelected, UnknownSection
+from tensorkeep.errors import Amplified, BadArgument, NothingSelected, UnknownSection
 
 
 def model():
@@ -238,6 +238,15 @@ def test_bad_arguments(runs, options, error):
 def test_one_stdin_is_no_two_files():
     with pytest.raises(BadArgument, match="stdin"):
         tk.diff("-", "-")
+
+
+def test_a_few_bytes_that_are_many_are_refused(tmp_path):
+    a, b = saved(tmp_path, *({"w": torch.tensor(float(at)).expand(10**12)} for at in range(2)))
+    with pytest.raises(Amplified, match="--skip"):
+        tk.diff(a, b)
+    assert tk.diff(a, b, metadata_only=True).same
+    a, b = saved(tmp_path, *({"w": torch.tensor(float(at)).expand(10**6)} for at in range(2)))
+    assert names(tk.diff(a, b).changed) == ["w"]
 
 
 def test_no_tensors_are_no_empty_success(tmp_path, state):

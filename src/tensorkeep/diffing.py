@@ -15,7 +15,7 @@ from tensorkeep.checkpoints.opening import Source, open_checkpoint
 from tensorkeep.checkpoints.tensor import TensorRef
 from tensorkeep.edits.comparing import compare
 from tensorkeep.edits.distances import Distance
-from tensorkeep.errors import BadArgument, NothingSelected
+from tensorkeep.errors import Amplified, BadArgument, NothingSelected
 from tensorkeep.facts import Limits
 from tensorkeep.matching import renames, values
 from tensorkeep.matching.changes import (
@@ -29,6 +29,9 @@ from tensorkeep.matching.changes import (
 )
 from tensorkeep.matching.sides import Side, sides
 from tensorkeep.progress import SILENT, Reporter
+
+# Bytes that are compared in a moment, however small the file is.
+_MUCH = 1 << 30
 
 
 @dataclass(slots=True)
@@ -115,8 +118,8 @@ def diff(
     names, shapes, dtypes and values, and reads no tensor. A tensor is unchanged if
     |a - b| <= `atol` + `rtol` |b| for all elements; by default only if all are equal.
 
-    Raises `ReadError`, `StoreError`, `SelectionError` (also where a side has no tensors) and
-    `BadArgument`.
+    Raises `ReadError` (`Amplified` for views of a hundred times the file's size), `StoreError`,
+    `SelectionError` (also where a side has no tensors) and `BadArgument`.
     """
     if a == b == "-":
         raise BadArgument("A and B", expected="at most one of them from stdin", got="- and -")
@@ -125,6 +128,8 @@ def diff(
         left, right = sides(first, second, section)
         job = _Job(left, right, (atol, rtol), read=not metadata_only)
         job.glob(only, skip)
+        if not metadata_only:
+            job.check_size((limits or Limits()).max_ratio)
         job.compare(reporter)
         first.check_unchanged()
         second.check_unchanged()
@@ -180,6 +185,21 @@ class _Job:
                     remedy="Loosen --only and --skip."
                     if only or skip
                     else "List the names with: tensorkeep inspect --tensors.",
+                )
+
+    def check_size(self, ratio: int) -> None:
+        """Raise `Amplified` if a file makes views that are far larger than itself altogether.
+
+        A few bytes can be a tensor of many terabytes, all of them the same element.
+        """
+        for side in (self.left, self.right):
+            size = sum(ref.nbytes for ref in side.tensors.values())
+            if size > max(_MUCH, ratio * side.ckpt.size):
+                raise Amplified(
+                    side.ckpt.path,
+                    expected=f"tensors of at most {ratio} times its {side.ckpt.size} bytes",
+                    got=f"{size} bytes of views",
+                    remedy="Leave out the expanded ones with --skip, or compare --metadata-only.",
                 )
 
     def compare(self, reporter: Reporter) -> None:

@@ -166,6 +166,7 @@ rounds, folder, wrong, slowest = int(sys.argv[2]), pathlib.Path(sys.argv[3]), []
 verbs = {
     "inspect": lambda data: json.dumps(tk.inspect(data).to_dict(), allow_nan=False),
     "scan": lambda data: json.dumps(tk.scan(data, deep=True).to_dict(), allow_nan=False),
+    "diff": lambda data: json.dumps(tk.diff(data, data).to_dict(), allow_nan=False),
     "verify": tk.verify,
     "to torch": lambda data: tk.convert(data, "out.pth", overwrite=True, section="all"),
     "to safetensors": lambda data: tk.convert(data, "out.safetensors", overwrite=True),
