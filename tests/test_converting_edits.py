@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
 from collections import OrderedDict
 
 import pytest
@@ -178,6 +179,25 @@ class TestLineage:
             assert len(json.loads(metadata(to)["tensorkeep.lineage"])) == 1
             assert metadata(to)["k"] == "v"
 
+    def test_a_record_that_is_no_text_of_ours_is_left_alone(self, source, tmp_path):
+        for at, data in enumerate([b"{", b"[1]", b'{"tensorkeep.x": 1, "y": "z"}', b"\xff" * 9]):
+            path = tmp_path / f"{at}.pth"
+            path.write_bytes(source.read_bytes())
+            with zipfile.ZipFile(path, "a") as archive:
+                archive.writestr(f"{archive.namelist()[0].split('/')[0]}/tensorkeep.json", data)
+            with tk.open(path) as ckpt:
+                assert ckpt.metadata == {} and len(ckpt) == 4
+
+    def test_an_edit_of_one_s_own_must_be_told(self, source, tmp_path):
+        class Odd:
+            op = "odd"
+
+            def apply(self, inventory):
+                pass
+
+        with pytest.raises(BadArgument, match="a dataclass with an op"):
+            tk.convert(source, tmp_path / "a.pth", edits=[Odd()])
+
 
 class TestCasting:
     def test_what_is_lost_is_counted(self, tmp_path):
@@ -324,6 +344,16 @@ class TestOptimizers:
         assert "optimizer.state.c.w.exp_avg" in [row["name"] for row in report.outputs]
         (tmp_path / "o.pth").unlink()
         self.refused(tmp_path / "run.ckpt", Rename("model.a", "model.c"), says="as 'optimizer.st")
+
+    def test_state_by_name_whose_parameter_is_gone(self, tmp_path):
+        weights = {"a.w": torch.ones(2), "b.w": torch.ones(2)}
+        state = {"a.w": {"exp_avg": torch.zeros(2)}}
+        groups = [{"params": ["b.w"]}]
+        torch.save(
+            {"model": weights, "optimizer": {"state": state, "param_groups": groups}},
+            tmp_path / "run.ckpt",
+        )
+        self.refused(tmp_path / "run.ckpt", Drop("model.a"), says="'model.a.w' dropped")
 
     def test_several_groups_and_named_parameters(self, tmp_path):
         model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))

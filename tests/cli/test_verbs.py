@@ -275,3 +275,32 @@ def test_dangerous_source_is_converted_with_a_warning(cli, hostile_digits, tmp_p
     assert refused.code == 2
     assert "os.system" in refused.sentence()
     assert not (tmp_path / "b.safetensors").exists()
+
+
+def test_edits_apply_in_the_order_of_their_flags(cli, digits, tmp_path):
+    recipe = tmp_path / "r.toml"
+    recipe.write_text('schema = 1\n[[edit]]\nop = "rename"\npattern = "z"\nto = "last"\n')
+    flags = "--rename 8=a --add-prefix p --strip p.a --rename p=q --drop q.{n} --add-prefix z"
+    done = cli(
+        "convert", "--dry-run", *flags.split(), "--recipe", recipe, digits, tmp_path / "o.pth"
+    )
+    assert done.code == 0
+    assert "edits: 2 renamed, 14 dropped of 16 tensors" in done.err
+    assert "\n  last.weight  float32 [10, 512]  from model.8.weight\n" in done.out
+    rows = closed_json(
+        cli("convert", "--dry-run", "--format", "json", "--rename=8=a", digits, "o.pth").out
+    )
+    assert rows["edits"] == [{"op": "rename", "pattern": "8", "to": "a"}]
+
+
+def test_flags_of_edits_are_refused_in_a_sentence(cli, digits, tmp_path):
+    for flags, says in (
+        (("--rename", "a"), "FROM=TO"),
+        (("--rename", "{=a"), "placeholders"),
+        (("--strip", "."), "a prefix"),
+        (("--rename", "0=9", "--rename", "9=0"), "in a circle"),
+        (("--recipe", "none.toml"), "none.toml"),
+    ):
+        done = cli("convert", *flags, digits, tmp_path / "o.pth")
+        assert (done.code, done.out) == (2, "")
+        assert says in done.sentence()

@@ -9,6 +9,7 @@ says so.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 
 from tensorkeep.checkpoints import optimizers
 from tensorkeep.checkpoints.checkpoint import Checkpoint
@@ -99,12 +100,19 @@ class _Check:
     def _keys(self, inner: Path) -> list[str]:
         """What the state's parameter may be called now: its number, or its name as it became."""
         key = inner[1] if len(inner) > 1 else ""
-        for name, ref in self.weights.items() if isinstance(key, str) else ():
-            section = f"{ref.section}." if ref.section else ""
-            if key in (name, name.removeprefix(section)):
-                now = self.became[name][0]
-                return [now, now.removeprefix(section)]
-        return [str(key)]
+        name = self._named.get(key) if isinstance(key, str) else None
+        if name is None:
+            return [str(key)]
+        section = _section(self.weights[name])
+        return [
+            key for now in self.became.get(name, []) for key in (now, now.removeprefix(section))
+        ]
+
+    @cached_property
+    def _named(self) -> dict[str, str]:
+        """The weights by what a saver that writes names may call them."""
+        inside = {name.removeprefix(_section(ref)): name for name, ref in self.weights.items()}
+        return inside | {name: name for name in self.weights}
 
     def _same(self, old: str, new: str) -> bool:
         """Whether it is the same tensor of the file, as it was but for its dtype."""
@@ -124,3 +132,7 @@ class _Check:
             if first
             else "Edit only the weights' names, or leave the state out.",
         )
+
+
+def _section(ref: TensorRef) -> str:
+    return f"{ref.section}." if ref.section else ""
