@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tensorkeep.inspecting import inspect
     from tensorkeep.live.fitting import match
     from tensorkeep.live.loading import load
+    from tensorkeep.live.whole import load_model
     from tensorkeep.scanning.targets import scan
     from tensorkeep.scanning.weights_only import safe_globals
     from tensorkeep.verifying import verify
@@ -39,6 +40,7 @@ __all__ = [
     "diff",
     "inspect",
     "load",
+    "load_model",
     "match",
     "open",
     "safe_globals",
@@ -53,6 +55,7 @@ _LAZY = {
     "diff": ("tensorkeep.diffing", "diff"),
     "inspect": ("tensorkeep.inspecting", "inspect"),
     "load": ("tensorkeep.live.loading", "load"),
+    "load_model": ("tensorkeep.live.whole", "load_model"),
     "match": ("tensorkeep.live.fitting", "match"),
     "open": ("tensorkeep.checkpoints.opening", "open_checkpoint"),
     "safe_globals": ("tensorkeep.scanning.weights_only", "safe_globals"),

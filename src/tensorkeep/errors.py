@@ -22,6 +22,9 @@ TensorkeepError
 │   └── NameCollision
 ├── Unwritable               the target format cannot hold this
 ├── NotSafe                  require="safe" was asked for and the scan says otherwise
+│   └── Refused              by guard; in tensorkeep.live.refusing, as it is pickle's error, too
+├── Untrusted                a model needs classes that nobody named
+├── InertValue               an object that was not made is used; also an AttributeError
 ├── BadArgument              an option or a combination of options that means nothing
 ├── MissingExtra             a library that only an extra installs
 └── Interrupted              a signal ended the work
@@ -207,6 +210,14 @@ class Unwritable(TensorkeepError):
 
 class NotSafe(TensorkeepError):
     """`require="safe"` was asked for and the scan says otherwise."""
+
+
+class Untrusted(TensorkeepError):
+    """A whole model needs classes that the caller did not name."""
+
+
+class InertValue(TensorkeepError, AttributeError):
+    """An attribute is wanted of an object that was not made, since nobody named its class."""
 
 
 class BadArgument(TensorkeepError):

@@ -63,7 +63,7 @@ def flat(
             plain, mapped=how.mapped, dtype=how.dtype, to=how.to, reporter=how.reporter
         )
         for name, value in built.items():
-            found[name] = _built(value, name, ckpt, how)
+            found[name] = put_together(value, name, ckpt, how)
     return found
 
 
@@ -119,7 +119,8 @@ def _check(
         )
 
 
-def _built(value: Compound, name: str, ckpt: Checkpoint, how: How) -> torch.Tensor:
+def put_together(value: Compound, name: str, ckpt: Checkpoint, how: How) -> torch.Tensor:
+    """The tensor that is made of several, where it shall be. `compounds.can_build(value)`."""
     made = compounds.build(value, name, how.limits, ckpt.path)
     location = next(iter(value.parts.values())).storage.device
     real = how.dtype if value.layout != "quantized" else None
@@ -138,7 +139,7 @@ def nested(ckpt: Checkpoint, section: str | None, how: How = _PLAINLY) -> object
 
     def compound(value: Compound, path: Path) -> object:
         if compounds.can_build(value):
-            return _built(value, name_of(path), ckpt, how)
+            return put_together(value, name_of(path), ckpt, how)
         return compounds.bare_storage(value)
 
     nest = Nest(tensor, compound, how.limits.max_depth, ckpt.path)
