@@ -366,3 +366,17 @@ def test_a_long_chain_of_records_is_judged_in_time_that_its_bytes_allow():
     assert judge_program(run(pickle.dumps(inner)), "x") == []
     many = collections.OrderedDict((str(n), np.zeros(1, inner)) for n in range(50))
     assert judge_program(run(pickle.dumps(many)), "x") == []
+
+
+@pytest.mark.parametrize("code", ["O8", "f8", "S8", "U2", "V8"])
+@pytest.mark.parametrize("parts", [b"N)}", b"N\x8c\x01a\x85}\x8c\x01aDTYPEK\x00\x86s"])
+def test_only_raw_bytes_have_fields(code, parts):
+    # `dtype("O8")` with fields of none would say that it holds no objects: bytes become addresses.
+    none = b"J\xff\xff\xff\xff"
+    i4 = g("numpy", "dtype") + u("i4") + b"\x89\x88\x87R"
+    i4 += b"(K\x03\x8c\x01<NNN" + none * 2 + b"K\0tb"
+    size = none if code in ("O8", "f8") else b"K\x08"
+    state = b"(K\x03\x8c\x01|" + parts.replace(b"DTYPE", i4) + size + b"K\x01K\x10tb"
+    word, rules = judged(g("numpy", "dtype") + u(code) + b"\x89\x88\x87R" + state)
+    assert rules == (set() if code == "V8" else {"pickle/odd-effect"})
+    assert word == ("safe" if code == "V8" else "suspicious")

@@ -21,6 +21,7 @@ _CODE = re.compile(r"[|<>=]?(?:[?bhilqBHILQefdgFDGmMcu]\d{0,9}|[SUVa]\d{1,9})", 
 _OBJECT = re.compile(r"[|<>=]?O\d{0,2}", re.ASCII)
 _TEXT_CODE = re.compile(r"[|<>=]?([SUVa])(\d{1,9})", re.ASCII)
 _ANY_CODE = re.compile(r"[|<>=]?([a-zA-Z?])(\d{1,9})", re.ASCII)
+_VOID = re.compile(r"[|<>=]?V\d{1,9}", re.ASCII)
 _DATETIME = re.compile(r"[|<>=]?[mM]\d{0,9}", re.ASCII)
 _MOST_UNITS = 1 << 31
 _OBJECT_FLAGS = 63
@@ -51,6 +52,12 @@ def is_record(dtype: object) -> bool:
     """Whether a dtype's call names `numpy.record`: a struct as long as its state says."""
     args = dtype.args if isinstance(dtype, Call) else ()
     return type(args) is tuple and bool(args) and is_named(args[0], "numpy", "record")
+
+
+def _has_parts(dtype: Call) -> bool:
+    """Whether a dtype may have fields or be many elements: raw bytes and records only."""
+    code = dtype.args[0] if type(dtype.args) is tuple else None
+    return is_record(dtype) or (type(code) is str and _VOID.fullmatch(code) is not None)
 
 
 def is_settled(dtype: object) -> bool:
@@ -94,6 +101,10 @@ def _dtype_state(target: Call, args: tuple[object, ...]) -> bool:
     if not _sized(target, size) or alignment not in _ALIGNMENTS:
         return False
     if not _extra(target.args[0], state[8] if len(state) == 9 else None):
+        return False
+    parts = (subdtype, names, fields)
+    # With fields of none at all the object dtype would be told that it holds no objects.
+    if parts != (None, None, None) and not _has_parts(target):
         return False
     if subdtype is not None and not is_record(target):
         return names is None and fields is None and not flags & ~0x98 and _subarray(subdtype, size)

@@ -20,6 +20,7 @@ from tensorkeep.errors import (
 from tensorkeep.facts import Anomaly, Finding
 from tensorkeep.pickles import Call, Effect, Global, Persistent, Program, describe
 from tensorkeep.scanning._anomalies import rule_for
+from tensorkeep.scanning._nesting import too_deep
 from tensorkeep.scanning._trace import Trace
 from tensorkeep.scanning.allowlist import entry_for_call, entry_of, kind_of
 from tensorkeep.scanning.dialects import Dialect
@@ -58,6 +59,10 @@ def judge_program(
     trace.judge(program.trace)
     trace.mentions(_roots(program))
     _changed_later(collector, program, where)
+    deep = too_deep(program.trace)
+    if deep is not None:
+        what = "would make objects that lie in each other thousands deep"
+        collector.add("pickle/amplification", "deep", Place(where, deep.offset), lambda: what)
     plain = [node for node in program.persistents if not _reduced(collector, trace, node, dialect)]
     in_order = persistent or (lambda pid: judge_persistent(dialect.numbered(pid)))
     _persistents(collector, trace, plain, in_order)

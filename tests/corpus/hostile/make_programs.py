@@ -23,6 +23,7 @@ from tricks import (
     SYSTEM,
     checkpoint,
     g,
+    i,
     sg,
     state_dict,
     u,
@@ -222,6 +223,21 @@ def scanners():
     keep("file_like_an_option", "K", DANGEROUS, RUNS, option)
 
 
+def deep_objects():
+    """Objects in each other, as deep as no pickler writes: taken apart, they overflow the stack."""
+    amplified = "pickle/amplification"
+    made = g("collections", "defaultdict") + b"q\x01" + g("builtins", "list") + b"\x85q\x02R"
+    chain = made + b"K\x00" + b"h\x01h\x02RK\x00" * 4_999 + b"N" + b"s" * 5_000
+    keep("dictionaries_in_each_other", "I", DANGEROUS, amplified, {"model.pkl": P2 + chain + b"."})
+    popped = {"model.pkl": P2 + chain + b"0" + HONEST[2:]}
+    keep("dictionaries_in_each_other_popped", "I", DANGEROUS, amplified, popped)
+    # A dtype of objects that is given fields of none: numpy takes it for one without objects.
+    dtype = g("numpy", "dtype") + u("O8") + b"\x89\x88\x87R"
+    state = b"(K\x03" + u("|") + b"N)}" + i(-1) + i(-1) + b"K\x10tb"
+    unsound = checkpoint(state_dict(dtype + state))
+    keep("objects_without_a_flag", "G", SUSPICIOUS, "pickle/odd-effect", unsound)
+
+
 def errors():
     damaged = {
         "truncated_text": b"X\xff\x00\x00\x00abc",
@@ -261,5 +277,5 @@ def errors():
 
 
 if __name__ == "__main__":
-    for group in (opcodes, streams, nested, joblib, arrays, scanners, errors):
+    for group in (opcodes, streams, nested, joblib, arrays, scanners, deep_objects, errors):
         group()
