@@ -37,8 +37,11 @@ class Arena:
 
 
 def _anonymous(size: int) -> mmap.mmap:
+    # Python's default is memory shared with children, which has no huge pages, and in which a
+    # child's change would be seen here. Windows has neither name.
+    private = getattr(mmap, "MAP_PRIVATE", 0) | getattr(mmap, "MAP_ANONYMOUS", 0)
     try:
-        return mmap.mmap(-1, max(size, 1))
+        return mmap.mmap(-1, max(size, 1), **({"flags": private} if private else {}))
     except OSError as error:
         raise MemoryError(f"no room for {size} bytes") from error
 

@@ -1,0 +1,144 @@
+"""`load` of 2 GB into private memory, of 20,000 small tensors, and of 20 GB mapped, side by side.
+
+Times are taken inside fresh processes, after imports and after memory was conditioned (see
+`loading_child.py`), the contestants in turn. `--peers` names a folder that holds, or gets, the
+packages of the other loaders; one that cannot be installed is left out, and the result says so.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import files
+from common import HERE, Bench, Contestant, environment, figure, interleave, ratio, target
+
+CHILD = HERE / "loading_child.py"
+PACKAGES = ("fastsafetensors", "runai-model-streamer", "tensorizer")
+# What they need beside torch and numpy.
+NEEDED = (
+    *("humanize", "redis", "hiredis", "boto3", "botocore", "jmespath", "s3transfer"),
+    *("libnacl", "protobuf", "lz4"),
+)
+MODULES = {"fastsafetensors": "fastsafetensors", "runai": "runai_model_streamer"} | {
+    "tensorizer": "tensorizer"
+}
+SMALL = "import sys, torch; torch.save({'a': torch.ones(64), 'b': torch.ones(64)}, sys.argv[1])"
+TENSORIZED = """
+import sys
+sys.path.insert(0, sys.argv[3])
+import torch
+from tensorizer import TensorSerializer
+writer = TensorSerializer(sys.argv[2])
+writer.write_state_dict(torch.load(sys.argv[1], mmap=True))
+writer.close()
+"""
+COUNT = 20_000
+_PTH = ("ours", "torch_load")
+_SAFE = ("ours", "safetensors_copied", "safetensors_pread")
+_OTHERS = ("fastsafetensors", "runai", "tensorizer")
+
+
+def measure(bench: Bench) -> dict[str, Any]:
+    """Warm and cold 2 GB, many small tensors, and a mapping of 20 GB."""
+    peers, missing = loaders(bench)
+    large, many = files.large(bench), files.many(bench, bench.scaled(COUNT))
+    _small(bench)
+    cases: dict[str, Any] = {}
+    for name, path in (("2 GB", large), ("20,000 tensors", many)):
+        ways = contestants(bench, path, [*_PTH, *_SAFE[1:], *peers])
+        cases[name] = {"rows": interleave(ways, bench.runs)}
+    ways = contestants(bench, large, [*_PTH, *_SAFE[1:], *peers], "cold")
+    cases["2 GB, cold"] = {"rows": interleave(ways, bench.runs)}
+    sparse = files.sparse(bench, 20)
+    ways = contestants(bench, sparse, ["ours_mapped", "torch_mapped"])
+    cases["20 GB, mapped"] = {"rows": interleave(ways, bench.runs)}
+    for case in cases.values():
+        mine = case["rows"][0]["name"]
+        rows = case["rows"][1:]
+        case["times_faster"] = {
+            row["name"]: ratio(case["rows"], row["name"], mine, "inside_ms") for row in rows
+        }
+    return {"cases": cases, "missing": missing, "targets": targets(cases)}
+
+
+def contestants(bench: Bench, path: Path, ways: list[str], *more: str) -> list[Contestant]:
+    """Ours twice, once for each format, and the others on the file that they read."""
+    found = []
+    for way in ways:
+        file = _file(bench, path, way)
+        command = [sys.executable, CHILD, way, file, bench.peers, *more]
+        found.append(Contestant(way, command))
+        if way == "ours":
+            other = _file(bench, path, "safetensors_copied")
+            command = [sys.executable, CHILD, way, other, bench.peers, *more]
+            found.append(Contestant("ours, safetensors", command))
+    return found
+
+
+def _file(bench: Bench, path: Path, way: str) -> Path:
+    """`path` in the format that the way reads."""
+    if way.startswith(("ours", "torch")):
+        return path
+    suffix = ".tensors" if way == "tensorizer" else ".safetensors"
+    made = path.with_suffix(suffix)
+    if not made.exists():
+        code = TENSORIZED if way == "tensorizer" else files.CONVERTED
+        _run(code, path, made, bench.peers)
+    return made
+
+
+def _small(bench: Bench) -> None:
+    path = bench.folder / "small.pth"
+    _run(SMALL, path)
+    for way in ("safetensors_copied", "tensorizer"):
+        try:
+            _file(bench, path, way)
+        except subprocess.CalledProcessError:
+            continue  # it is not installed: nobody will ask for the file
+
+
+def _run(code: str, *arguments: Path) -> None:
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    subprocess.run(command, check=True, env=environment(), stderr=subprocess.DEVNULL)
+
+
+def loaders(bench: Bench) -> tuple[list[str], dict[str, str]]:
+    """The other loaders that can be used, and why others cannot."""
+    if not bench.peers.exists():
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target"]
+        command += [str(bench.peers), "-c", str(HERE.parent / "constraints.txt")]
+        subprocess.run([*command, *PACKAGES, *NEEDED], check=False)
+    found, missing = [], {}
+    for way in _OTHERS:
+        try:
+            code = f"import sys; sys.path.insert(0, sys.argv[1]); import {MODULES[way]}"
+            _run(code, bench.peers)
+            found.append(way)
+        except subprocess.CalledProcessError:
+            missing[way] = "could not be installed or imported"
+    many = bench.folder / f"many{bench.scaled(COUNT)}.pth"
+    if "tensorizer" in found and not many.exists():
+        files.many(bench, bench.scaled(COUNT))
+    return found, missing
+
+
+def targets(cases: dict[str, Any]) -> list[dict[str, Any]]:
+    """What was asked for."""
+    rows = []
+    warm, many = cases["2 GB"]["times_faster"], cases["20,000 tensors"]["times_faster"]
+    for way in ("torch_load", "safetensors_copied", "safetensors_pread"):
+        rows.append(target(f"2 GB: {way} / ours", 3, warm[way], at_least=True))
+        rows.append(target(f"20,000 tensors: {way} / ours", 2, many[way], at_least=True))
+    others = [warm[way] for way in _OTHERS if way in warm]
+    if others:
+        rows.append(target("2 GB: fastest other loader / ours", 2, min(others), at_least=True))
+    mapped = cases["20 GB, mapped"]["rows"][0]["inside_ms"]
+    rows.append(target("20 GB mapped: ms", 100, mapped))
+    return rows
+
+
+if __name__ == "__main__":
+    figure("loading", measure)
