@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tensorkeep.checkpoints import destination
 from tensorkeep.checkpoints.checkpoint import Checkpoint
@@ -18,16 +18,17 @@ from tensorkeep.checkpoints.destination import Destination
 from tensorkeep.checkpoints.opening import Source, open_checkpoint
 from tensorkeep.checkpoints.writing import Plan
 from tensorkeep.dtypes import DType, find
-from tensorkeep.edits import applying, following, planning
-from tensorkeep.edits.casting import Tally, sentences, tallies
+from tensorkeep.edits import planning
 from tensorkeep.edits.edit import Edit
 from tensorkeep.edits.inventory import Inventory
-from tensorkeep.edits.names import AddPrefix, Drop, Strip, renaming
 from tensorkeep.edits.others import Others
 from tensorkeep.errors import BadArgument, NotSafe
 from tensorkeep.facts import Limits, Verdict
 from tensorkeep.progress import SILENT, Reporter
 from tensorkeep.scanning import judge
+
+if TYPE_CHECKING:
+    from tensorkeep.edits.casting import Tally
 
 
 @dataclass(slots=True)
@@ -123,8 +124,12 @@ def convert(
     _check_arguments(
         destination_, (only, skip, strip, rename, add_prefix, drop), require, on_overflow
     )
-    job_edits: list[Edit] = [*map(Strip, strip), *map(renaming, rename)]
-    job_edits += [*map(AddPrefix, add_prefix), *map(Drop, drop), *edits]
+    job_edits = list(edits)
+    if strip or rename or add_prefix or drop:
+        from tensorkeep.edits.names import flagged
+
+        flags = {"strip": strip, "rename": rename, "add_prefix": add_prefix, "drop": drop}
+        job_edits[:0] = flagged((flag, text) for flag, texts in flags.items() for text in texts)
     if recipe is not None:
         section = _add_recipe(recipe, job_edits, section)
     with open_checkpoint(source, limits=limits) as ckpt, Others() as others:
@@ -146,7 +151,7 @@ def convert(
                 reporter=reporter,
                 others=others.checkpoints,
             )
-            report.notes += [*notes, *sentences(job.tallies)]
+            report.notes += [*notes, *job.told()]
             report.lost = [tally.to_dict() for tally in job.tallies if tally.runs]
         return report
 
@@ -228,6 +233,8 @@ class _Job:
         self.inventory = Inventory.of(self.ckpt.path, self.chosen)
         self.inventory.opens = self.others.open
         if self.edits:
+            from tensorkeep.edits import applying, following
+
             before = self.inventory.copy()
             applying.apply(self.inventory, self.edits)
             following.check(self.ckpt, self.chosen, self.inventory)
@@ -237,9 +244,16 @@ class _Job:
                 raise nothing(self.ckpt.path, "what the edits left")
         if wanted is not None:
             self.cast = planning.cast_floats(self.inventory, wanted)
-        self.tallies = tallies(self.inventory.tensors.values())
-        for tally in self.tallies:
-            tally.refuse = refuse
+        if self.edits or self.cast:
+            self.tallies = planning.tallies(self.inventory, refuse=refuse)
+
+    def told(self) -> list[str]:
+        """What casting lost, in words."""
+        if not self.tallies:
+            return []
+        from tensorkeep.edits.casting import sentences
+
+        return sentences(self.tallies)
 
     def plan(self, *, verify: bool) -> Plan:
         kind = self.target.kind

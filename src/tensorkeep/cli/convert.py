@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -12,18 +12,12 @@ from tensorkeep.cli.output import Line, many, note_lines, show, show_json, size,
 from tensorkeep.cli.progress import reporter
 from tensorkeep.converting import ConvertReport, convert
 from tensorkeep.edits.edit import Edit
-from tensorkeep.edits.names import AddPrefix, Drop, Strip, renaming
 from tensorkeep.errors import escape
 
 _LISTED = 12
 _SOURCES = 3
 _ORDER = "tensorkeep.edits"
-_EDITS: dict[str, Callable[[str], Edit]] = {
-    "strip": Strip,
-    "rename": renaming,
-    "add_prefix": AddPrefix,
-    "drop": Drop,
-}
+_EDITS = ("strip", "rename", "add_prefix", "drop")
 
 
 class _InOrder(click.Command):
@@ -76,7 +70,7 @@ def command(src: str, dst: str, form: str, **options: Any) -> int:  # noqa: ANN4
       tensorkeep convert model.pth model.safetensors
       tensorkeep convert --dtype bfloat16 --shard-size 2GB run.ckpt model/
     """
-    edits = _edits(click.get_current_context().meta[_ORDER], options)
+    edits = _edits({name: iter(options.pop(name)) for name in _EDITS})
     report = convert(src, dst, edits=edits, reporter=reporter(), **options)
     if form == "json":
         show_json(report.to_dict())
@@ -89,10 +83,14 @@ def command(src: str, dst: str, form: str, **options: Any) -> int:  # noqa: ANN4
     return 0
 
 
-def _edits(order: Iterable[str], options: dict[str, Any]) -> list[Edit]:
-    """The edits that the flags mean, in the order given; their flags leave `options`."""
-    given = {name: iter(options.pop(name)) for name in _EDITS}
-    return [_EDITS[name](next(given[name])) for name in order]
+def _edits(given: dict[str, Iterator[str]]) -> list[Edit]:
+    """The edits that the flags mean, in the order in which they stand."""
+    order = click.get_current_context().meta[_ORDER]
+    if not order:
+        return []
+    from tensorkeep.edits.names import flagged
+
+    return flagged((name, next(given[name])) for name in order)
 
 
 def _lines(report: ConvertReport) -> list[Line]:

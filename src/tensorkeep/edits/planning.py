@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tensorkeep import provenance
 from tensorkeep.checkpoints.checkpoint import Checkpoint
@@ -14,12 +14,14 @@ from tensorkeep.checkpoints.tensor import BLOCK
 from tensorkeep.checkpoints.writing import Plan, Target, Versions
 from tensorkeep.dtypes import DType
 from tensorkeep.edits.arrays import Array
-from tensorkeep.edits.casting import counted
 from tensorkeep.edits.inventory import Inventory
 from tensorkeep.edits.values import castable
 from tensorkeep.errors import Unwritable
 from tensorkeep.formats.contents import Items, sizes
 from tensorkeep.stores import Blob
+
+if TYPE_CHECKING:
+    from tensorkeep.edits.casting import Tally
 
 _MOST_BYTES = (1 << 63) - 1
 
@@ -29,6 +31,8 @@ def cast_floats(inventory: Inventory, wanted: DType) -> list[str]:
 
     Tied tensors stay tied. Raises `Unwritable` for a dtype that does not cast.
     """
+    from tensorkeep.edits.casting import counted
+
     names = []
     for name, array in inventory.tensors.items():
         if array.dtype is wanted or not array.dtype.is_floating:
@@ -38,6 +42,19 @@ def cast_floats(inventory: Inventory, wanted: DType) -> list[str]:
         inventory.tensors[name] = counted(name, array, wanted)
         names.append(name)
     return names
+
+
+def tallies(inventory: Inventory, *, refuse: bool) -> list[Tally]:
+    """What counts the losses of casts. With `refuse`, a value that overflows raises `Unwritable`.
+
+    That is when bytes are made: nothing appears then.
+    """
+    from tensorkeep.edits.casting import tallies as found
+
+    every = found(inventory.tensors.values())
+    for tally in every:
+        tally.refuse = refuse
+    return every
 
 
 def outputs(
