@@ -14,8 +14,12 @@ from tensorkeep.matching.moves import Move, numbers, template
 _TRIED = 10
 # Places that one end is looked up in: an end that more names share says nothing.
 _PLACES = 4
-# Different ends (`0.weight`, `3.bias`) that agree before they are more than chance.
+# Different ends that agree before they are more than chance (a `dense` with weight and bias is in
+# every head), of modules that have names; twice as many of those that have numbers (`0.weight`).
 _ENDS = 4
+
+# Characters. Each end of a name is a text of its own: their sum grows with the square of this.
+_LONGEST = 600
 
 Shapes = Mapping[str, tuple[int, ...]]
 _Places = dict[tuple[object, ...], list[tuple[str, str]]]
@@ -23,7 +27,7 @@ _Places = dict[tuple[object, ...], list[tuple[str, str]]]
 
 @dataclass(frozen=True, slots=True)
 class Front:
-    """Names that begin with `old` (whole parts, `{n}` for numbers) begin with `new` instead."""
+    """Names that begin with `old` (whole parts, `NUMBER` for numbers) begin with `new` instead."""
 
     old: str
     new: str
@@ -43,7 +47,8 @@ class Front:
             return True
         ends = {_end(name, to) for name, to in pairs.items()}
         telling = {part for end in ends for part in end.split(".")[:-1] if not part.isdigit()}
-        return bool(telling - GENERIC) or len(ends) >= _ENDS
+        few = _ENDS if len(telling - GENERIC) > 1 else 2 * _ENDS
+        return len(ends) >= few
 
 
 def _parts(text: str) -> list[str]:
@@ -114,8 +119,10 @@ def _places(names: Shapes) -> _Places:
 
 
 def _cuts(name: str) -> Iterator[tuple[str, str]]:
-    """Beginning and end, the longest end first."""
+    """Beginning and end, the longest end first; of a name that no model has, the whole only."""
     yield "", name
+    if len(name) > _LONGEST:
+        return
     at = name.find(".")
     while at >= 0:
         yield name[:at], name[at + 1 :]

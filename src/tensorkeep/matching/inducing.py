@@ -20,6 +20,7 @@ _SAMPLE = 200  # of those that are right, and of those that are not
 _ROUNDS = 8
 _PROPOSED = 16
 _LONGEST = 24
+_PARTS = 300  # of both names; comparing takes time with the square of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +52,9 @@ def induce(pairs: Mapping[str, str], banned: frozenset[Move] = frozenset()) -> l
     `banned` are moves that turned out to collide.
     """
     moves: list[Move] = []
-    kinds = _kinds(pairs)
+    current = list(pairs.items())
     for _ in range(_ROUNDS):
+        kinds = _kinds(current)
         wrong = [kind for kind in kinds if kind.now != kind.goal]
         if not wrong:
             break
@@ -62,7 +64,7 @@ def induce(pairs: Mapping[str, str], banned: frozenset[Move] = frozenset()) -> l
         if not found:
             break
         moves += found
-        kinds = tuple(_after(kind, found) for kind in kinds)
+        current = [(_after(now, found), goal) for now, goal in current]
     return moves
 
 
@@ -72,11 +74,10 @@ def _sample(kinds: Sequence[_Kind]) -> Sequence[_Kind]:
     return kinds[::step]
 
 
-def _after(kind: _Kind, moves: list[Move]) -> _Kind:
-    now = kind.now
+def _after(name: str, moves: list[Move]) -> str:
     for move in moves:
-        now = move.apply(now)
-    return _Kind(now, kind.goal, kind.count)
+        name = move.apply(name)
+    return name
 
 
 def _search(kinds: _Kinds, banned: frozenset[Move]) -> list[Move]:
@@ -103,10 +104,10 @@ def _search(kinds: _Kinds, banned: frozenset[Move]) -> list[Move]:
     return list(best.moves)
 
 
-def _kinds(pairs: Mapping[str, str]) -> _Kinds:
+def _kinds(pairs: Sequence[tuple[str, str]]) -> _Kinds:
     """The first and the last name of each build: a number in a rule must fit both."""
     members: dict[tuple[str, str], list[tuple[str, str]]] = {}
-    for now, goal in pairs.items():
+    for now, goal in pairs:
         alike = numbers(now) == numbers(goal)
         key = (template(now), template(goal)) if alike else (now, goal)
         members.setdefault(key, []).append((now, goal))
@@ -158,6 +159,8 @@ def _proposed(kinds: _Kinds, banned: frozenset[Move]) -> list[Move]:
 
 def _asked(now: list[str], goal: list[str]) -> Iterator[Move]:
     """What could be done to `now`, place by place where it differs from `goal`."""
+    if len(now) + len(goal) > _PARTS:
+        return
     seen = set()
     for tag, a, b, c, d in SequenceMatcher(None, now, goal, autojunk=False).get_opcodes():
         if tag == "equal":
@@ -175,6 +178,7 @@ def _at(now: list[str], goal: list[str], a: int, b: int, c: int, d: int) -> Iter
         yield Move(old, new, "lead")
     if b == len(now) and old:
         yield Move(old, new, "leaf")
+        yield Move(".".join(now), ".".join(goal), "leaf")
     elif old:
         yield Move(old, new, "anywhere")
     # The whole beginning, for what no rule of the middle can say without hitting others.

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-NUMBER = "{n}"
+# No part of a name, as "{n}" could be; should one hold it, no move is made of it.
+NUMBER = "\0"
 # As patterns of edits have it: no leading zeros, and no more digits than fit.
 _NUMBER = "(?:0|[1-9][0-9]{0,17})"
 _DIGITS = re.compile(rf"(?<![^.]){_NUMBER}(?![^.])")
@@ -20,7 +21,7 @@ At = Literal["lead", "anywhere", "leaf"]
 class Move:
     """The whole parts `old` become `new`, at the beginning of names, at their end or anywhere.
 
-    Either may be empty. `{n}` in both is any number, the same in both, in their order.
+    Either may be empty. `NUMBER` in both is any number, the same in both, in their order.
     """
 
     old: str
@@ -51,6 +52,8 @@ def template(name: str) -> str:
 @lru_cache(maxsize=4096)
 def _applier(move: Move) -> Callable[[str], str]:
     old, new = move.old, move.new
+    if old.count(NUMBER) != new.count(NUMBER):
+        return lambda name: name
     if NUMBER in old:
         return _by_pattern(move)
     if move.at == "lead":

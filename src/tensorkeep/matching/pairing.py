@@ -16,6 +16,8 @@ from tensorkeep.matching.specs import Specs
 
 # A file has a handful of parts that are named differently; more rounds only find chance.
 _ROUNDS = 24
+# Those refused are still counted, as rivals, up to so many.
+_REFUSED = 20
 Names = dict[str, tuple[int, ...]]
 
 
@@ -94,7 +96,7 @@ class _Search:
 
     def _best(self, refused: set[Front]) -> tuple[Front, dict[str, str]] | None:
         """The change that pairs most, unless another one pairs as many of the same."""
-        tried = fronts(self.left, self.right, len(refused))
+        tried = fronts(self.left, self.right, min(len(refused), _REFUSED))
         for front, pairs in tried:
             if front in refused:
                 continue
@@ -122,10 +124,12 @@ class _Search:
         """Names that agree where shapes do not: a head of another size, most often."""
         for front in accepted:
             pairs: dict[str, str] = {}
+            filled: set[str] = set()
             for name in self.left:
                 new = front.apply(name)
-                if new in self.right and new not in pairs.values():
+                if new in self.right and new not in filled:
                     pairs[name] = new
+                    filled.add(new)
             self._take(pairs, self.bent)
 
 

@@ -62,17 +62,21 @@ class MatchReport:
     def _fit(self) -> str:
         match = self.match
         head = f"{match.filled} of {match.tensors} tensors fit"
-        if match.rivals:
-            told = " or ".join(words(edit) for edit in match.rivals[:4])
-            return (
-                f"{head}. Several rules would fit equally well, and none was taken: {told}. "
-                "Take the one you mean out of the file first: convert --strip, or --section."
-            )
+        if match.rivals and not match.names:
+            return f"{head}. {self._rivals()}"
         if not match.names:
             return f"{head}: no rule that was tried makes this file fit {self.against}."
         if not match.rules:
             return f"{head} as they are."
         return f"{head} after: " + "; ".join(words(edit) for edit in match.rules) + "."
+
+    def _rivals(self) -> str:
+        told = " or ".join(words(edit) for edit in self.match.rivals[:_LISTED])
+        more = ", ..." if len(self.match.rivals) > _LISTED else ""
+        return (
+            f"Several rules would fit equally well, and none was taken: {told}{more}. "
+            "Give the one you mean as an edit, or its section."
+        )
 
     def _stay(self, count: int) -> str:
         match = self.match
@@ -86,7 +90,7 @@ class MatchReport:
 
     def _unsure(self) -> list[str]:
         match = self.match
-        lines = []
+        lines = [self._rivals()] if match.rivals and match.names else []
         if match.by_shape_only:
             shown = ", ".join(f"`{a}` as `{b}`" for a, b in match.by_shape_only[:3])
             lines.append(
