@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -221,3 +222,20 @@ def test_names_that_would_collide():
 
 def test_nothing_at_all():
     assert not find({}, {}).fits and not find(NET, {}).fits and not find({}, NET).fits
+
+
+@pytest.mark.parametrize(("count", "seconds"), [(500, 1), (20_000, 20)])
+def test_it_takes_no_longer_than_promised(count, seconds):
+    """Of the processor's time, which other work on the machine does not stretch."""
+    depth = count // 10 + 1
+    one = {n: s for n, s in specs(Net(depth=1)).items() if n.startswith("layers.0.")}
+    model = {n.replace(".0.", f".{at}.", 1): s for at in range(depth) for n, s in one.items()}
+    file = under("_orig_mod.module.", renamed(model, *TENSORFLOW, *FSDP))
+    for a, b in (
+        (file, model),
+        (model, file),
+        (file, under("x.", {n + "y": s for n, s in model.items()})),
+    ):
+        start = time.process_time()
+        find(a, b)
+        assert time.process_time() - start < seconds
