@@ -18,8 +18,8 @@ _PLACES = 4
 # every head), of modules that have names; twice as many of those that have numbers (`0.weight`).
 _ENDS = 4
 
-# Characters. Each end of a name is a text of its own: their sum grows with the square of this.
-_LONGEST = 600
+# Characters in all ends of a name together: each is a text of its own.
+_LONGEST = 8192
 
 Shapes = Mapping[str, tuple[int, ...]]
 _Places = dict[tuple[object, ...], list[tuple[str, str]]]
@@ -121,7 +121,7 @@ def _places(names: Shapes) -> _Places:
 def _cuts(name: str) -> Iterator[tuple[str, str]]:
     """Beginning and end, the longest end first; of a name that no model has, the whole only."""
     yield "", name
-    if len(name) > _LONGEST:
+    if len(name) * name.count(".") > _LONGEST:
         return
     at = name.find(".")
     while at >= 0:
