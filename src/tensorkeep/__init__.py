@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from tensorkeep.converting import convert
     from tensorkeep.diffing import diff
     from tensorkeep.inspecting import inspect
+    from tensorkeep.live.empty import empty_weights
     from tensorkeep.live.fitting import match
+    from tensorkeep.live.into import load_into
     from tensorkeep.live.loading import load
     from tensorkeep.live.whole import load_model
     from tensorkeep.scanning.targets import scan
@@ -38,8 +40,10 @@ __all__ = [
     "__version__",
     "convert",
     "diff",
+    "empty_weights",
     "inspect",
     "load",
+    "load_into",
     "load_model",
     "match",
     "open",
@@ -53,8 +57,10 @@ _LAZY = {
     "TensorRef": ("tensorkeep.checkpoints.tensor", "TensorRef"),
     "convert": ("tensorkeep.converting", "convert"),
     "diff": ("tensorkeep.diffing", "diff"),
+    "empty_weights": ("tensorkeep.live.empty", "empty_weights"),
     "inspect": ("tensorkeep.inspecting", "inspect"),
     "load": ("tensorkeep.live.loading", "load"),
+    "load_into": ("tensorkeep.live.into", "load_into"),
     "load_model": ("tensorkeep.live.whole", "load_model"),
     "match": ("tensorkeep.live.fitting", "match"),
     "open": ("tensorkeep.checkpoints.opening", "open_checkpoint"),

@@ -20,6 +20,7 @@ TensorkeepError
 │   ├── AmbiguousSection
 │   ├── NothingSelected
 │   └── NameCollision
+├── DoesNotFit               what the checkpoint holds is not what the module (optimizer) wants
 ├── Unwritable               the target format cannot hold this
 ├── NotSafe                  require="safe" was asked for and the scan says otherwise
 │   └── Refused              by guard; in tensorkeep.live.refusing, as it is pickle's error, too
@@ -202,6 +203,15 @@ class NothingSelected(SelectionError):
 
 class NameCollision(SelectionError):
     """Two tensors would get the same name."""
+
+
+class DoesNotFit(TensorkeepError):
+    """What the checkpoint holds is not what the module or optimizer wants.
+
+    `report` says all of it, where the names were compared.
+    """
+
+    report: object = None
 
 
 class Unwritable(TensorkeepError):

@@ -89,7 +89,7 @@ def find(file: Specs, model: Specs, *, rebuilt: Iterable[str] = ()) -> Match:
         rules += extra
         told = applied(rules, file)
         names = told if isinstance(told, dict) else names
-    match = _compare(names, file, model)
+    match = compare(names, file, model)
     match.rules = rules
     match.notes += pairs.notes + _computed(match.unexpected)
     match.rivals = [
@@ -145,7 +145,7 @@ def _drop(name: str, leaves: set[str], builds: set[str]) -> Edit:
     return Drop(f"{pattern}$")
 
 
-def _compare(names: Mapping[str, str], file: Specs, model: Specs) -> Match:
+def compare(names: Mapping[str, str], file: Specs, model: Specs) -> Match:
     """What fills what, by the names after the rules. `names` leads back to those of the file."""
     match = Match(tensors=len(model), unexpected=[name for name in names if name not in model])
     firsts = _firsts(model)

@@ -1,0 +1,371 @@
+"""A module filled from an opened checkpoint: matched, checked, read, and only then touched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+import torch
+from torch import nn
+
+from tensorkeep.checkpoints.checkpoint import Checkpoint
+from tensorkeep.errors import BadArgument, DoesNotFit, NothingSelected
+from tensorkeep.facts import Limits
+from tensorkeep.live import lazy, starting, wishes
+from tensorkeep.live.devices import Destinations
+from tensorkeep.live.filling import Filling
+from tensorkeep.live.incoming import Incoming, Source, all_edits, built, incoming
+from tensorkeep.live.layout import Layout, layout_of
+from tensorkeep.live.policies import DtypePolicy
+from tensorkeep.live.report import LoadReport
+from tensorkeep.live.undo import Undo
+from tensorkeep.live.wishes import Wish
+from tensorkeep.matching.finding import Match, compare, find
+from tensorkeep.matching.rules import applied
+from tensorkeep.matching.specs import Spec
+from tensorkeep.progress import Reporter
+
+_CPU = torch.device("cpu")
+
+
+@dataclass(slots=True)
+class How:
+    """The options of `load_into`, each decided."""
+
+    strict: bool
+    fix: bool
+    skip_shapes: bool
+    floor: float
+    assign: bool
+    mapped: bool
+    lazy: bool
+    limits: Limits
+    reporter: Reporter
+    policy: DtypePolicy = field(init=False)
+    to: Destinations | None = None
+
+    def say(self, dtype: object, device: Any, device_map: Any) -> None:  # noqa: ANN401
+        """Set what needs torch to be understood. Raises `BadArgument`."""
+        self.policy = DtypePolicy(dtype)
+        if device is not None or device_map is not None:
+            self.to = Destinations("cpu" if device is None else device, device_map=device_map)
+            for each in {self.to.device, *self.to.by_prefix.values()}:
+                _require(each)
+
+    def device_of(self, name: str, tensor: torch.Tensor) -> torch.device:
+        """Where the tensor of the module shall be."""
+        if self.to is not None:
+            return self.to.of(name, "")
+        return _CPU if tensor.is_meta else tensor.device
+
+
+def _require(device: torch.device) -> None:
+    try:
+        if device.type != "meta":
+            torch.empty(0, device=device)
+            return
+        got = "a device without values"
+    except (RuntimeError, AssertionError) as error:
+        got = str(error).partition("\n")[0].rstrip(".")
+    raise BadArgument(f"device {device}", expected="a device that is here", got=got)
+
+
+def load(
+    module: nn.Module,
+    ckpt: Checkpoint,
+    recipe: object,
+    edits: Sequence[Any],
+    section: str | None,
+    how: How,
+) -> LoadReport:
+    """Fill `module`. Raises what `load_into` raises; the module is then as it was."""
+    layout = layout_of(module)
+    if not layout.tensors and not layout.values:
+        raise NothingSelected(layout.subject, expected="parameters or buffers", got="none")
+    every, part = all_edits(recipe, edits)
+    chosen = part if section is None else section
+    coming = incoming(ckpt, chosen, every, layout.subject, layout.values)
+    work = _Work(layout, coming, how)
+    return work.run()
+
+
+class _Work:
+    """One load."""
+
+    def __init__(self, layout: Layout, coming: Incoming, how: How) -> None:
+        self.layout, self.coming, self.how = layout, coming, how
+        self.specs = coming.specs()
+        self.match = self._match()
+        self.after = _names_after(self.match, self.specs, coming)
+        self.wishes: dict[str, Wish] = {}
+        match = self.match
+        self.report = LoadReport(
+            coming.ckpt.path,
+            coming.section,
+            layout.subject,
+            rules=match.rules,
+            tensors=len(layout.tensors),
+            tied=match.tied,
+            tolerated=match.tolerated,
+            by_shape_only=match.by_shape_only,
+            notes=[*coming.notes, *match.notes],
+            lazy=how.lazy,
+            match=match,
+        )
+
+    def run(self) -> LoadReport:
+        """Check, read, fill."""
+        self._count(set(), set(), special=False)
+        self._refuse(certain=True)
+        self._wish()
+        later = self._later() if self.how.lazy else {}
+        now = {name: wish for name, wish in self.wishes.items() if name not in later}
+        ready, casts = wishes.read(
+            now, self._sources(now), mapped=self.how.mapped, reporter=self.how.reporter
+        )
+        self.report.cast = casts
+        self._compare_tied(ready)
+        extra = self._extra()
+        with Undo() as undo:
+            self._start(undo)
+            filling = Filling(
+                self.layout,
+                now,
+                ready,
+                extra,
+                self._versions(),
+                self.how.assign,
+                undo,
+                self.report.path,
+            )
+            filling.run()
+            self._account(filling)
+            self._refuse()
+            lazy.remove(self.layout.module)
+            if later:
+                sources, ckpt = self._sources(later), self.coming.ckpt
+                lazy.install(self.layout, later, sources, ckpt, mapped=self.how.mapped)
+            filling.finish()
+        self.report.bytes = sum(self.specs[self.match.names[name]].nbytes for name in now)
+        return self.report
+
+    def _match(self) -> Match:
+        wanted = self.layout.wanted(self._lazy_shapes({}))
+        names = {name: name for name in self.specs}
+        if not self.how.fix:
+            return compare(names, self.specs, wanted.tensors)
+        match = find(self.specs, wanted.tensors, rebuilt=wanted.rebuilt)
+        told = applied(match.rules, self.specs) if self.layout.lazy else {}
+        shapes = self._lazy_shapes(told if isinstance(told, dict) else {})
+        if shapes.keys() - wanted.tensors.keys():
+            wanted = self.layout.wanted(shapes)
+            match = find(self.specs, wanted.tensors, rebuilt=wanted.rebuilt)
+        return match
+
+    def _lazy_shapes(self, names: Mapping[str, str]) -> dict[str, tuple[int, ...]]:
+        """Of lazy parameters: those that the file gives them."""
+        found = ((name, names.get(name, name)) for name in self.layout.lazy)
+        return {name: self.specs[source].shape for name, source in found if source in self.specs}
+
+    def _sources(self, names: Iterable[str]) -> dict[str, Source]:
+        return {name: self.coming.sources[self.match.names[name]] for name in names}
+
+    def _later(self) -> dict[str, Wish]:
+        """What is on meta, and not in the care of a module that loads itself."""
+        tensors, special = self.layout.tensors, self.layout.is_special
+        return {n: w for n, w in self.wishes.items() if tensors[n].is_meta and not special(n)}
+
+    def _wish(self) -> None:
+        wrong = []
+        for name, source in self.match.names.items():
+            if source not in self.coming.sources:
+                continue  # put together of several tensors: it goes the way of other values
+            tensor = self.layout.tensors[name]
+            file = wishes.dtype_of(self.coming.sources[source])
+            dtype = self.how.policy.of(file, tensor.dtype)
+            if dtype is None:
+                wrong.append((name, file, tensor.dtype))
+                continue
+            self.wishes[name] = self._wish_of(name, tensor, dtype)
+        if wrong:
+            raise self._wrong_dtypes(wrong)
+
+    def _wish_of(self, name: str, tensor: torch.Tensor, dtype: torch.dtype) -> Wish:
+        device = self.how.device_of(name, tensor)
+        like = tensor if hasattr(tensor, "placements") else None
+        moved = like is None and (dtype != tensor.dtype or device != tensor.device)
+        fresh = name not in self.layout.lazy and (tensor.is_meta or self.how.assign or moved)
+        # What is copied anyway is copied to its device from where it was read to.
+        stage = device if fresh or device.type != "cpu" else _CPU
+        return Wish(self.layout.shared[name], dtype, stage, fresh, like)
+
+    def _wrong_dtypes(self, wrong: Sequence[tuple[str, torch.dtype, torch.dtype]]) -> DoesNotFit:
+        name, file, model = wrong[0]
+        more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        exact = self.how.policy.word == "exact"
+        return DoesNotFit(
+            self.report.path,
+            expected=f"{str(model)[6:]} for `{name}`",
+            got=f"MISMATCH in dtype: {str(file)[6:]}{more}",
+            remedy="Allow casts with dtype='cast'."
+            if exact
+            else "Numbers of another kind have another meaning: dequantise or convert them first.",
+        )
+
+    def _compare_tied(self, ready: Mapping[str, torch.Tensor]) -> None:
+        """One parameter that the file has twice must be the same there."""
+        firsts: dict[str, str] = {}
+        for name in ready:
+            first = firsts.setdefault(self.layout.shared[name], name)
+            if first != name and not _equal(ready[first], ready[name]):
+                text = f"`{first}` and `{name}` are one parameter, and two tensors in the file"
+                if self.how.strict:
+                    raise DoesNotFit(
+                        self.report.path,
+                        expected=f"one tensor for one parameter of {self.layout.subject}",
+                        got=f"MISMATCH: {text}",
+                        remedy="Untie them in the model, or take strict=False for the first one.",
+                    )
+                self.report.notes.append(f"{text}: the first was taken")
+
+    def _extra(self) -> dict[str, object]:
+        """What only modules that load themselves can take: all that has their prefix."""
+        found: dict[str, object] = {}
+        loose = {}
+        for name, source in self.after.items():
+            inside = name in self.layout.values or self.layout.is_special(name)
+            if source in self.coming.loose:
+                if inside or name in self.match.names:
+                    loose[name] = self.coming.loose[source]
+            elif inside and name not in self.wishes:
+                found[name] = wishes.computed_or_read(self.coming.sources[source])
+        return found | built(loose, self.how.limits, self.report.path)
+
+    def _versions(self) -> dict[str, dict[str, object]]:
+        """By module, what the one that wrote its tensors said of itself."""
+        if not self.coming.versions:
+            return {}
+        found = dict(self.coming.versions)
+        for name, source in self.after.items():
+            old = self.coming.origin.get(source, source).rpartition(".")[0]
+            new = name.rpartition(".")[0]
+            while old != new and new:  # the modules around it too, as long as names differ
+                if old in self.coming.versions:
+                    found[new] = self.coming.versions[old]
+                new, old = new.rpartition(".")[0], old.rpartition(".")[0]
+        return found
+
+    def _start(self, undo: Undo) -> None:
+        """Values for what is on meta and in no file."""
+        filled = {self.layout.shared[name] for name in self.wishes}
+        given = {n for n in self.after if self.layout.is_special(n)}
+        left = [
+            name
+            for name, tensor in self.layout.tensors.items()
+            if tensor.is_meta
+            and self.layout.shared[name] not in filled
+            and name not in given
+            and not (name in self.match.tolerated and self.layout.is_special(name))
+        ]
+        model = self.layout.module
+        device = _CPU if self.how.to is None else self.how.to.device
+        if left:
+            starting.initialise(model, left, device, undo, self.report.path)
+            self.report.by_module = left
+        self.report.rebuilt = starting.rebuild(model, device, undo, self.report.path)
+
+    def _account(self, filling: Filling) -> None:
+        """Names again, now that the modules that load themselves have had their say."""
+        self._count(
+            set(filling.missing),
+            set(filling.unexpected) - self.wishes.keys(),
+            special=True,
+            bent=set(filling.bent),
+        )
+
+    def _count(
+        self, absent: set[str], left: set[str], *, special: bool, bent: set[str] | None = None
+    ) -> None:
+        match, report, is_special = self.match, self.report, self.layout.is_special
+        tolerated = set(match.tolerated)
+        if not special:
+            report.missing = list(match.missing)
+            report.unexpected = list(match.unexpected)
+            report.mismatched = list(match.mismatched)
+            report.missing += [n for n in self.layout.values if n not in self.after]
+            report.missing += [n for n in self.layout.lazy if n not in match.names]
+        else:
+            known = {one.name for one in match.mismatched}
+            report.missing = [n for n in match.missing if not is_special(n)]
+            tied = set(match.tied)
+            report.missing += sorted(
+                n for n in absent if n not in tolerated | tied | known and n not in self.wishes
+            )
+            report.unexpected = [n for n in match.unexpected if not is_special(n)] + sorted(left)
+            report.mismatched = (
+                [one for one in match.mismatched if not is_special(one.name) or one.name in bent]
+                if bent is not None
+                else []
+            )
+        self._cover()
+
+    def _cover(self) -> None:
+        """Shares, each parameter once."""
+        report, layout = self.report, self.layout
+        away = {layout.shared.get(n, n) for n in (*report.initialised, *self.match.tolerated)}
+        sizes = {n: self._size(n) for n, first in layout.shared.items() if n == first}
+        elements = {
+            n: size for n, (size, _) in sizes.items() if isinstance(layout.tensors[n], nn.Parameter)
+        }
+        kept = [n for n in sizes if n not in away]
+        gone = {n for n, first in layout.shared.items() if first in away}
+        report.loaded = len(layout.tensors) - len(gone)
+        report.coverage = {
+            "tensors": _share(report.loaded, len(layout.tensors)),
+            "parameters": _share(sum(elements.get(n, 0) for n in kept), sum(elements.values())),
+            "bytes": _share(
+                sum(sizes[n][1] for n in kept),
+                sum(b for n, (_, b) in sizes.items() if n not in self.match.tolerated),
+            ),
+        }
+
+    def _size(self, name: str) -> tuple[int, int]:
+        tensor = self.layout.tensors[name]
+        if name in self.layout.lazy:
+            source = self.match.names.get(name)
+            count = prod(self.specs[source].shape) if source else 1
+        else:
+            count = tensor.numel()
+        return count, count * tensor.dtype.itemsize
+
+    def _refuse(self, *, certain: bool = False) -> None:
+        """Raise if it does not fit. `certain`: by what no module's own code can still change."""
+        report = self.report
+        if certain and self.layout.special:
+            plain = [n for n in report.initialised if not self.layout.is_special(n)]
+            if not plain:
+                return
+        error = report.refusal(
+            shapes=not self.how.skip_shapes, names=self.how.strict, floor=self.how.floor
+        )
+        if error is not None:
+            raise error
+
+
+def _names_after(match: Match, specs: Mapping[str, Spec], coming: Incoming) -> dict[str, str]:
+    """Every name after the rules, of tensors and other values, and the one before."""
+    told = applied(match.rules, {**dict.fromkeys(coming.loose), **specs})
+    return told if isinstance(told, dict) else {name: name for name in (*coming.loose, *specs)}
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else 1.0
+
+
+def _equal(a: torch.Tensor, b: torch.Tensor) -> bool:
+    if a is b or (a.data_ptr() == b.data_ptr() and a.shape == b.shape):
+        return True
+    same = a.shape == b.shape and a.dtype == b.dtype
+    return same and torch.equal(a.contiguous().view(torch.uint8), b.contiguous().view(torch.uint8))

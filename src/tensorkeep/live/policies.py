@@ -1,0 +1,116 @@
+"""What may become of a tensor's dtype on its way into a module, and what that loses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from tensorkeep.dtypes import find
+from tensorkeep.errors import BadArgument
+
+# Elements cast at a time while losses are counted.
+_STEP = 1 << 20
+_WORDS = ("cast", "exact", "keep")
+
+
+@dataclass(frozen=True, slots=True)
+class CastOf:
+    """A tensor that was cast. `overflowed`: finite values that the new dtype cannot hold;
+    `underflowed`: values that became zero. Both of `elements`.
+    """
+
+    name: str
+    file: str
+    model: str
+    elements: int
+    overflowed: int = 0
+    underflowed: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as JSON holds it."""
+        return {slot: getattr(self, slot) for slot in self.__slots__}
+
+
+class DtypePolicy:
+    """`given` as the caller has it: "cast" (None too), "exact", "keep", or a dtype for all floats.
+
+    Raises `BadArgument` for anything else.
+    """
+
+    def __init__(self, given: object) -> None:
+        self.word = "cast" if given is None else given if given in _WORDS else "to"
+        self.dtype: torch.dtype | None = None
+        if self.word == "to":
+            known = find(str(given)) if isinstance(given, str | torch.dtype) else None
+            if known is None or not known.is_floating:
+                raise BadArgument(
+                    "dtype",
+                    expected="'cast', 'exact', 'keep' or a floating point dtype",
+                    got=repr(given),
+                )
+            self.dtype = getattr(torch, known.name)
+
+    def of(self, file: torch.dtype, model: torch.dtype) -> torch.dtype | None:
+        """What the tensor in the module shall have; None if the two do not go together."""
+        if self.word == "exact":
+            return model if file == model else None
+        if self.word == "keep":
+            return file if _kind(file) == _kind(model) else None
+        wanted = model
+        if self.dtype is not None and model.is_floating_point:
+            wanted = self.dtype
+        return wanted if file == wanted or _kind(file) == _kind(wanted) else None
+
+
+def _kind(dtype: torch.dtype) -> str:
+    """Dtypes that are cast into each other: an integer that becomes a float lost its scale."""
+    if dtype.is_floating_point:
+        return "float"
+    if dtype.is_complex:
+        return "complex"
+    if dtype == torch.bool or not str(dtype).removeprefix("torch.").lstrip("u").startswith("int"):
+        return str(dtype)
+    return "integer"
+
+
+def cast(name: str, tensor: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, CastOf]:
+    """`tensor` as elements of `dtype`, and what that lost."""
+    record = (name, _name(tensor.dtype), _name(dtype), tensor.numel())
+    if not tensor.is_contiguous() or not _narrows(tensor.dtype, dtype):
+        return tensor.to(dtype), CastOf(*record)
+    made = torch.empty(tensor.shape, dtype=dtype, device=tensor.device)
+    source, target = tensor.view(-1), made.view(-1)
+    over = under = 0
+    for at in range(0, source.numel(), _STEP):
+        a, b = source[at : at + _STEP], target[at : at + _STEP]
+        b.copy_(a)
+        more, less = _lost(a, b)
+        over, under = over + more, under + less
+    return made, CastOf(*record, overflowed=over, underflowed=under)
+
+
+def _lost(before: torch.Tensor, after: torch.Tensor) -> tuple[int, int]:
+    if not before.is_floating_point():
+        return int((before.to(torch.int64) != after.to(torch.int64)).sum()), 0
+    wide = after.to(before.dtype)
+    finite = before.isfinite()
+    over = finite & ~wide.isfinite()
+    if after.dtype.itemsize == 1:  # these saturate
+        over |= finite & (before.abs() > torch.finfo(after.dtype).max)
+    zeros = int((wide == 0).sum()) - int((before == 0).sum())
+    return int(over.sum()), zeros
+
+
+def _narrows(a: torch.dtype, b: torch.dtype) -> bool:
+    if a.is_floating_point:
+        one, two = torch.finfo(a), torch.finfo(b)
+        return two.max < one.max or two.tiny > one.tiny or two.bits < one.bits
+    if a.is_complex:
+        return False
+    return torch.iinfo(b).max < torch.iinfo(a).max or torch.iinfo(b).min > torch.iinfo(a).min
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
