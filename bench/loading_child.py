@@ -99,7 +99,7 @@ WAYS: dict[str, Load] = {
 
 def condition(nbytes: int) -> None:
     """Touch that much memory and let it go, in huge pages and in small ones."""
-    for huge in (True, False):
+    for huge in (False, True):  # last the kind that is given back whole
         memory = mmap.mmap(-1, nbytes)
         memory.madvise(mmap.MADV_HUGEPAGE if huge else mmap.MADV_NOHUGEPAGE)
         first = ctypes.c_char.from_buffer(memory)
