@@ -45,6 +45,7 @@ ready = Net()
 def zoo(tmp_path, monkeypatch):
     """A folder with a module of factories and a wrapped checkpoint; it is the current one."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "zoo", raising=False)  # another test's
     (tmp_path / "zoo.py").write_text(MODELS)
     names = {}
     exec(MODELS, names)
