@@ -109,7 +109,10 @@ class Filling:
         return self._object(name, tensor, new) if wish.fresh else new
 
     def _by_its_own(self, module: nn.Module, state: OrderedDict[str, Any]) -> None:
-        options = {"assign": True} if self.assign or self._all_meta(module, "") else {}
+        for name, child in module.named_modules(remove_duplicate=False):
+            self._put_meta(child, f"{name}." if name else "", state)
+        # It need not know of `assign`, which is younger than many of them.
+        options = {"assign": True} if self.assign else {}
         told = module.load_state_dict(state, strict=False, **options)
         self.missing += getattr(told, "missing_keys", [])
         self.unexpected += getattr(told, "unexpected_keys", [])
