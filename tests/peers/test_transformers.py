@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModel
 
 import tensorkeep as tk
+from tensorkeep.edits.names import Rename
 
 pytestmark = [
     # torch.jit and the frameworks' own deprecations, said at import or while a model is built.
@@ -285,3 +286,50 @@ def test_a_base_model_of_a_task_model(case, tmp_path, bits):
 @pytest.mark.parametrize("name", sorted(TIED))
 def test_that_ties_are_tried_at_all(case, name):
     assert groups(case(name).state)
+
+
+# Where transformers saves under names of before that only shapes would tell, they are said.
+OLD_NAMES = {
+    "gpt_neox": [Rename("embed_out", "lm_head")],
+    "vit": [
+        Rename("attention.attention.query", "attention.q_proj"),
+        Rename("attention.attention.key", "attention.k_proj"),
+        Rename("attention.attention.value", "attention.v_proj"),
+        Rename("attention.output.dense", "attention.o_proj"),
+        Rename("intermediate.dense", "mlp.fc1"),
+        Rename("output.dense", "mlp.fc2"),
+    ],
+}
+
+
+def fresh(it, way):
+    """The same architecture without the values: real, without weights, or wholly on meta."""
+    architecture, options = MODELS[it.name]
+    config = AutoConfig.for_model(it.name, **options)
+    torch.manual_seed(99)
+    if way == "real":
+        return it.type(config)
+    with tk.empty_weights() if way == "empty" else torch.device("meta"):
+        return it.type(config)
+
+
+def persistent_and_not(model):
+    return {**model.state_dict(), **dict(model.named_buffers())}
+
+
+@ALL
+@pytest.mark.parametrize("way", ["real", "empty", "meta"])
+def test_load_into(case, name, way, bits, tmp_path):
+    it = case(name)
+    it.model.save_pretrained(tmp_path / "saved")
+    model = fresh(it, way)
+    edits = OLD_NAMES.get(name, ())
+    report = tk.load_into(model, tmp_path / "saved", mmap=way == "empty", edits=edits)
+    assert report.coverage["bytes"] == 1
+    equal(model, it.state, bits)
+    assert groups(model.state_dict()) == groups(it.state)
+    ours, theirs = persistent_and_not(model), persistent_and_not(it.model)
+    assert {k: bits(v) for k, v in ours.items()} == {k: bits(v) for k, v in theirs.items()}
+    model.save_pretrained(tmp_path / "again")
+    one = (tmp_path / "saved" / "model.safetensors").read_bytes()
+    assert one == (tmp_path / "again" / "model.safetensors").read_bytes()

@@ -64,7 +64,8 @@ def rebuild(model: nn.Module, device: torch.device, undo: Undo, subject: str) ->
             continue
         undo.keep(module)
         made = _by_config(module, own, device, undo)
-        if not made and init is not None and not module._parameters:
+        # What is real below it keeps its values: only parts that are to be filled are touched.
+        if not made and all(parameter.is_meta for parameter in module.parameters()):
             for key in own:
                 _realise(module, key, device, undo)
             made = _by_model(module, own, init)
