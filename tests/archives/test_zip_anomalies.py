@@ -38,6 +38,7 @@ BY_DIRECTORY = {
     "prefix-bytes": lambda kit: kit.build([kit.member("r/a", before=b"#!/bin/sh\n"), *base(kit)]),
     "trailing-bytes": lambda kit: kit.build(base(kit), tail=b"more"),
     "comment-length": lambda kit: kit.build(base(kit), comment=b"hello", comment_length=9),
+    "comment-bytes": lambda kit: kit.build(base(kit), comment=b"\x80\x02cos\nsystem\n."),
     "encrypted-member": lambda kit: kit.build(base(kit, flags=0x801)),
     "patched-member": lambda kit: kit.build(base(kit, flags=0x820)),
     "strong-encryption": lambda kit: kit.build(base(kit, flags=0x840)),

@@ -154,7 +154,9 @@ def objects() -> Any:
 
 
 def dtypes() -> list[Any]:
-    return [np.dtype(code) for code in ("f4", ">i8", "O", "V3", "M8[ns]", "U5", "?")] + [RECORD]
+    titled = np.dtype([(("Width in metres", "w"), "f4"), ("h", "f8")])
+    codes = ("f4", ">i8", "O", "V3", "M8[ns]", "U5", "?")
+    return [*map(np.dtype, codes), RECORD, titled]
 
 
 def number_types() -> list[Any]:

@@ -100,6 +100,11 @@ def parts() -> list[Any]:
     ]  # fmt: skip
 
 
+def results() -> list[Any]:
+    """Named tuples, as functions that give two tensors return them."""
+    return [torch.ones(2, 3).max(0), torch.ones(3).sort(), torch.linalg.qr(torch.ones(2, 2))]
+
+
 CASES: dict[str, Case] = {
     **{
         f"tensor/dtype-{name}": torch_zip(lambda name=name: {name: of(getattr(torch, name))})
@@ -107,4 +112,5 @@ CASES: dict[str, Case] = {
     },
     **{f"tensor/{name}": torch_zip(make) for name, make in LAYOUTS.items()},
     "tensor/parts": torch_zip(parts),
+    "tensor/results": torch_zip(results),
 }

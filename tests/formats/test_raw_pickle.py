@@ -131,6 +131,8 @@ HIDDEN = {
     "in bytes of bytes": pickle.dumps(pickle.dumps(pickle.dumps(Runs()))),
     "in base 64": base64.b64encode(pickle.dumps(Runs())).decode(),
     "in base 64, protocol 0": base64.b64encode(pickle.dumps(Runs(), 0)).decode(),
+    "in hexadecimal": pickle.dumps(Runs()).hex(),
+    "in hexadecimal, protocol 0": pickle.dumps(Runs(), 0).hex().upper(),
 }
 
 
@@ -149,6 +151,8 @@ def test_a_program_in_data_is_odd(value):
         np.random.default_rng(1).bytes(20_000),
         base64.b64encode(b"some bytes of an image, as they come").decode(),
         "Your text that begins as base 64 may begin",
+        "8004" + "95" * 30,
+        "630a" * 10,
         b"columns\nof\ntext",
     ],
 )

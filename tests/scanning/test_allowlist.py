@@ -26,6 +26,7 @@ from tensorkeep import dtypes
 from tensorkeep.facts import Finding
 from tensorkeep.pickles import Call, Global, run
 from tensorkeep.scanning import allowlist
+from tensorkeep.scanning._allow_results import NAMES_TEXT
 from tensorkeep.scanning._allow_tensor_names import TENSOR_NAMES
 from tensorkeep.scanning.rules import judge_program
 
@@ -311,3 +312,25 @@ def test_copyregs_makers_make_what_their_class_says():
     value = run(pickle.dumps(argparse.Namespace(a=1), 0)).value
     assert allowlist.entry_for_call(value).name == "Namespace"
     assert copyreg._reconstructor.__name__ == "_reconstructor"
+
+
+def test_every_named_tuple_of_torch_is_listed():
+    kinds = {name for name, item in vars(torch.return_types).items() if isinstance(item, type)}
+    of_torch = {
+        n for n in kinds if getattr(torch.return_types, n).__module__ == "torch.return_types"
+    }
+    assert set(NAMES_TEXT.split()) == of_torch
+
+
+@pytest.mark.parametrize("protocol", range(2, 6))
+def test_what_max_and_sort_return_is_safe(protocol):
+    values = [torch.ones(2, 3).max(0), torch.ones(2).sort(), torch.ones(3).topk(2)]
+    assert findings(torch_pickle(values, protocol)) == []
+
+
+def test_a_named_tuple_of_torch_takes_tensors_only():
+    relu = b"ctorch.return_types\nmax\n(Nctorch.nn.functional\nrelu\nt}\x86R."
+    assert {found.rule for found in findings(b"\x80\x02" + relu)} == {
+        "pickle/odd-arguments",
+        "pickle/misplaced-reference",
+    }

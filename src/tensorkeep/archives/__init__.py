@@ -13,6 +13,7 @@ every place where another reader (Python's zipfile, a strict one) would choose o
 several-directories    an earlier end record reaches to the end of the file just as well
 trailing-bytes         bytes behind the archive comment
 comment-length         the comment is said to be longer than the file
+comment-bytes          the comment is no text, or reads like a pickle
 zip64-contradiction    64-bit fields say other than the 32-bit ones, or lie elsewhere than they must
 directory-shift        the directory does not end where the end record begins: zipfile then moves
                        every offset, torch moves none

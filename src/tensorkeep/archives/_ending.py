@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from tensorkeep.archives._notes import Notes
@@ -21,6 +22,9 @@ from tensorkeep.archives._records import (
 from tensorkeep.errors import Damaged, LimitExceeded, Unsupported
 from tensorkeep.facts import Limits
 from tensorkeep.stores import Blob
+
+# A comment is text. Control characters are not, and neither is what imports a name in protocol 0.
+_NO_TEXT = re.compile(rb"[\0-\x08\x0b\x0c\x0e-\x1f]|[ci][\w.]+\n[\w.]+\n", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,10 @@ class Ending:
         elif comment > rest:
             what = f"the archive comment should be {comment} bytes long and {rest} are left"
             notes.add("comment-length", what, "", self._start + chosen)
+        begins = chosen + END.size
+        if _NO_TEXT.search(tail, begins, begins + comment):
+            what = f"an archive comment of {comment} bytes that is no text"
+            notes.add("comment-bytes", what, "", self._start + begins)
         at = tail.find(END_MARK)
         while 0 <= at < chosen:
             if END.unpack_from(tail, at)[-1] == len(tail) - at - END.size:

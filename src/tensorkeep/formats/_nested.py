@@ -32,6 +32,7 @@ _LOADERS = frozenset(
     for name in ("loads", "_loads", "load", "_load")
 ) | {"torch.load", "torch.serialization.load", "marshal.loads", _TORCH}
 _DECODERS = frozenset({"base64.b64decode", "base64.decodebytes", "binascii.a2b_base64"})
+_UNHEX = frozenset({"binascii.unhexlify", "binascii.a2b_hex", "base64.b16decode"})
 _FILES = frozenset({"io.BytesIO", "_io.BytesIO"})
 _PEELS = 8
 _UNPACKED = 64 << 20
@@ -102,6 +103,8 @@ def _bytes(value: object) -> bytes | None:
             value = args[0]
         elif name in _DECODERS:
             return _decoded(args[0])
+        elif name in _UNHEX:
+            return _unhexed(args[0])
         elif name == "zlib.decompress":
             return _inflated(latin1(args[0]))
         else:
@@ -119,6 +122,13 @@ def _decoded(text: object) -> bytes | None:
         return None
 
 
+def _unhexed(text: object) -> bytes | None:
+    try:
+        return binascii.unhexlify(text) if isinstance(text, str | bytes) else None
+    except (binascii.Error, ValueError):
+        return None
+
+
 def _inflated(data: bytes | None) -> bytes | None:
     try:
         return zlib.decompressobj().decompress(data, _UNPACKED) if data else None
@@ -129,7 +139,8 @@ def _inflated(data: bytes | None) -> bytes | None:
 def _hidden(where: str, program: Program, loaded: set[bytes], parts: Parts) -> Iterable[Anomaly]:
     """Programs in the constants of `program` that nothing in it loads."""
     for at, constant in [*program.constants, *_encoded(program)]:
-        for data in (constant if isinstance(constant, bytes) else None, _decoded(constant)):
+        plain = constant if isinstance(constant, bytes) else None
+        for data in (plain, _decoded(constant), _unhexed(constant)):
             if data and data not in loaded and _calls_more(data, parts):
                 what = (
                     f"{len(data)} bytes that are a pickle, which would call more than values need"

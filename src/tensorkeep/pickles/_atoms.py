@@ -16,8 +16,9 @@ _DOUBLE = Struct(">d").unpack_from
 
 _LEAST = 12  # bytes that a pickle needs to call anything
 _LEAST_TEXT = 16  # the same in base 64
-# How base 64 begins that encodes a pickle of protocol 2 on, or one that begins with c or a mark.
-_ENCODED = ("gA", "Y", "K")
+# How base 64 begins that encodes a pickle of protocol 2 on, or one that begins with c or a mark,
+# and how hexadecimal begins that does.
+_ENCODED = ("gA", "Y", "K", "8002", "8003", "8004", "8005", "63", "28")
 
 
 def none(m: Machine, pos: int) -> int:

@@ -185,7 +185,8 @@ class Program:
 
     `resolved` are the persistent ids whose answer the format knows: the value has the answer.
 
-    `constants` are the bytes, and the texts that may be base 64, in which another pickle could
+    `constants` are the bytes, and the texts that may be base 64 or
+    hexadecimal, in which another pickle could
     lie, each with the position where it begins.
 
     `cut` says that the data ended before the program did. A reader that takes whole frames from

@@ -152,13 +152,20 @@ def raw_bytes(value: object) -> bool:
 def _fields(names: object, fields: object, size: int, flags: int) -> bool:
     if type(names) is not tuple or type(fields) is not dict:
         return False
-    if not all(type(name) is str for name in names) or set(names) != set(fields):
+    if not all(type(name) is str for name in names) or not _titled(names, fields):
         return False
     # 0x10 has numpy keep Python's lock, without which an error ends the process; 0x80 is an
     # aligned struct; anything else hides objects.
     if flags & ~0x88 != 0x10:
         return False
     return all(_field(field, size) for field in fields.values())
+
+
+def _titled(names: tuple[object, ...], fields: dict[object, object]) -> bool:
+    """Whether fields are found by their names, and by their titles where they have one."""
+    titles = [fields[name][2:] for name in names if type(fields.get(name)) is tuple]  # type: ignore[index]
+    known = {title[0] for title in titles if len(title) == 1 and type(title[0]) is str}
+    return set(names) <= set(fields) <= set(names) | known
 
 
 def _field(field: object, size: int) -> bool:

@@ -17,7 +17,8 @@ _KINDS: dict[str, str] = {
     "container/bad-checksum": "bad-checksum bad-digest",
     "container/hidden-bytes": (
         "prefix-bytes suffix-bytes trailing-bytes unlisted-bytes bytes-after-pickle "
-        "trailing-compressed-bytes directory-with-data comment-length hole-between-tensors"
+        "trailing-compressed-bytes directory-with-data comment-length comment-bytes "
+        "hole-between-tensors"
     ),
     "container/hidden-pickle": "pickle-in-storage nested-pickle second-pickle",
     "container/path-traversal": "path-traversal absolute-path link-outside storage-key-traversal",

@@ -228,6 +228,8 @@ def zips():
     note = Member("archive/note", b"n")
     keep("unlisted_member", "E", SUSPICIOUS, bytes_, checkpoint(HONEST, note, hidden))
     keep("suffix_bytes", "E", SUSPICIOUS, "container/hidden-bytes", checkpoint(HONEST, suffix=EVIL))
+    said = checkpoint(HONEST, comment=EVIL)
+    keep("pickle_in_archive_comment", "E", SUSPICIOUS, "container/hidden-bytes", said)
     keep(
         "bytes_before_directory",
         "E",

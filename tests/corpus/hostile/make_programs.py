@@ -119,6 +119,11 @@ def nested():
     unknown = "pickle/unknown-call"
     keep("pickle_in_base64", "D", SUSPICIOUS, unknown, checkpoint(state_dict(given)))
     keep("pickle_in_base64_text", "D", SUSPICIOUS, hidden, checkpoint(state_dict(text)))
+    digits = checkpoint(state_dict(u(EVIL.hex())))
+    keep("pickle_in_hexadecimal", "D", SUSPICIOUS, hidden, digits)
+    unhexed = g("binascii", "unhexlify") + u(EVIL.hex()) + b"\x85R"
+    hexed = checkpoint(state_dict(g("pickle", "loads") + unhexed + b"\x85R"))
+    keep("pickle_in_hexadecimal_that_is_run", "D", DANGEROUS, RUNS, hexed)
     run = g("pickle", "loads") + given + b"\x85R"
     keep("pickle_in_base64_that_is_run", "D", DANGEROUS, RUNS, checkpoint(state_dict(run)))
 
