@@ -2,6 +2,7 @@
 
 import base64
 import collections
+import functools
 import io
 import pickle
 import struct
@@ -131,6 +132,9 @@ HIDDEN = {
     "in bytes of bytes": pickle.dumps(pickle.dumps(pickle.dumps(Runs()))),
     "in base 64": base64.b64encode(pickle.dumps(Runs())).decode(),
     "in base 64, protocol 0": base64.b64encode(pickle.dumps(Runs(), 0)).decode(),
+    "in bytes thirty times": functools.reduce(
+        lambda inner, _: pickle.dumps(inner), range(30), pickle.dumps(Runs())
+    ),
     "in hexadecimal": pickle.dumps(Runs()).hex(),
     "in hexadecimal, protocol 0": pickle.dumps(Runs(), 0).hex().upper(),
 }

@@ -173,7 +173,7 @@ def _calls_more(data: bytes, parts: Parts) -> bool:
                 return True
             inner += [text for _, text in program.constants if isinstance(text, bytes)]
         todo = inner
-    return False
+    return any(piece[:1] == b"\x80" for piece in todo)  # nobody packs values so often
 
 
 _PLAIN = {
