@@ -308,6 +308,14 @@ class TestOptimizers:
         self.refused(run, Drop("state.{n}.exp_avg"), says="dropped and other state kept")
         self.refused(run, Swap("exp_avg", "exp_avg_sq"), says="as 'optimizer.state.0.exp_avg_sq'")
 
+    def test_names_in_another_order_are_refused(self, run):
+        """The same model would number them as before, and each meet another's state."""
+        swapped = [Rename(f"^model.{old}", f"model.{new}") for old, new in (("0", "x"), ("2", "0"))]
+        swapped.append(Rename("x", "2"))
+        self.refused(run, *swapped, says="'model.0.weight' as 'model.2.weight', a name in another")
+        self.ok(run, Rename("model.{n}", "model.{n+1}"))
+        self.ok(run, *swapped, overwrite=True, skip=["optimizer.*"])
+
     def test_changed_parameters_are_refused(self, run):
         def turned(inventory):
             from tensorkeep.edits.shapes import permuted

@@ -99,6 +99,38 @@ def test_adapters_saved_in_place(edited):
         torch.testing.assert_close(got[f"base_model.model.{name}"], value)
 
 
+def test_transposed_weights_saved_in_place(edited, inventory):
+    config = GPT2Config(n_embd=12, n_head=2, n_layer=1, vocab_size=20, n_positions=8)
+    for target in ("c_attn", "attn.c_proj"):
+        model = GPT2LMHeadModel(config)
+        wrapped = adapted(model, r=4, lora_alpha=8, target_modules=[target], fan_in_fan_out=True)
+        state = {name: value.clone() for name, value in wrapped.state_dict().items()}
+        got = edited(state, MergeLora(alpha=8, fan_in_fan_out=True))
+        for name, value in wrapped.merge_and_unload().state_dict().items():
+            torch.testing.assert_close(got[f"base_model.model.{name}"], value)
+        found = inventory(state)
+        if target == "c_attn":
+            with pytest.raises(BadArgument, match="need fan_in_fan_out"):
+                MergeLora(alpha=8).apply(found)
+        else:
+            MergeLora(alpha=8).apply(found)
+            assert "which way it is stored" in found.notes[0]
+
+
+def test_of_several_adapters_one_is_merged_and_the_others_named(edited, inventory):
+    wrapped = adapted(Small(), r=3, lora_alpha=6, target_modules=["lin"], modules_to_save=["head"])
+    wrapped.add_adapter("other", LoraConfig(r=2, target_modules=["deep"]))
+    state = {name: value.clone() for name, value in wrapped.state_dict().items()}
+    got = edited(state, MergeLora(alpha=6))
+    wanted = wrapped.merge_and_unload().state_dict()
+    assert got.keys() == {f"base_model.model.{name}" for name in wanted}
+    for name, value in wanted.items():
+        torch.testing.assert_close(got[f"base_model.model.{name}"], value)
+    found = inventory(state)
+    MergeLora(alpha=6).apply(found)
+    assert found.notes == ["adapter 'other' dropped: only 'default' was merged"]
+
+
 def test_a_prefix(edited, tmp_path):
     model = Small()
     state = {f"net.{name}": value.clone() for name, value in model.state_dict().items()}

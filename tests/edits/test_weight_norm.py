@@ -21,7 +21,9 @@ def normed(module, *, old, dim=0):
 
 @pytest.mark.parametrize("old", [True, False])
 @pytest.mark.parametrize("dim", [0, 1, None])
-@pytest.mark.parametrize("make", [lambda: nn.Linear(5, 7), lambda: nn.Conv2d(3, 4, 2)])
+@pytest.mark.parametrize(
+    "make", [lambda: nn.Linear(5, 7), lambda: nn.Linear(5, 1), lambda: nn.Conv2d(3, 4, 2)]
+)
 def test_folded_as_torch_folds(edited, old, dim, make):
     model = nn.Sequential(normed(make(), old=old, dim=dim))
     with torch.no_grad():

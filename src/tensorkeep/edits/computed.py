@@ -83,6 +83,7 @@ class LowRank(Array):
                 "a low-rank update",
                 expected=f"matrices that make {list(self.of.shape)}",
                 got=f"{list(self.up.shape)} and {list(self.down.shape)}",
+                remedy="Weights that are stored transposed (GPT-2's Conv1D) need fan_in_fan_out.",
             )
         self._be(self.of.dtype, self.of.shape, self.of, self.up, self.down)
 

@@ -59,8 +59,11 @@ class _Check:
     def run(self) -> None:
         for root, state in self.states.items():
             if any(name in self.became for name in state):
-                for name in self._parameters(root):
+                parameters = self._parameters(root)
+                for name in parameters:
                     self._parameter(root, name)
+                if any(isinstance(inner[1], int) for inner in state.values() if len(inner) > 1):
+                    self._order(root, parameters)
                 for name in self.after:
                     if not self.after.origin.get(name):
                         raise self._refused(root, f"{name!r} added")
@@ -84,6 +87,18 @@ class _Check:
         if len(new) == 1 and self.after.origin[new[0]] == (name,) and self._same(name, new[0]):
             return
         raise self._refused(root, f"{name!r} {'changed' if new else 'dropped'}")
+
+    def _order(self, root: Path, parameters: list[str]) -> None:
+        """Names that parameters had before still come in that order: state goes by numbers.
+
+        Two that exchange their names would each meet the other's state in the same model.
+        """
+        places = {name: at for at, name in enumerate(parameters)}
+        moved = {name: now for name in parameters if (now := self.became[name][0]) in places}
+        order = [places[now] for now in moved.values()]
+        if order != sorted(order):
+            name, now = next((old, new) for old, new in moved.items() if old != new)
+            raise self._refused(root, f"{name!r} as {now!r}, a name in another place")
 
     def _entry(self, root: Path, name: str, inner: Path) -> None:
         """Still there, under the number or the name of its parameter."""

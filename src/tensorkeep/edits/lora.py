@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from math import sqrt
 from pathlib import Path
@@ -28,6 +28,7 @@ CONFIG = "adapter_config.json"
 _OUTER = "base_model.model."
 _LARGEST_CONFIG = 1 << 20
 _LORA = re.compile(r"^(?:(.*)\.)?lora_(A|B|embedding_A|embedding_B|magnitude_vector)(?:\.(.*))?$")
+_SAVED = re.compile(r"\.modules_to_save\.([^.]+)\.")
 _PLAIN_PATTERN = re.compile(r"[\w.]+")
 
 
@@ -74,15 +75,18 @@ def _by_pattern(patterns: dict[str, float], module: str, default: float) -> floa
 class MergeLora:
     """Add the updates of an adapter to their weights, and drop the adapter's own tensors.
 
-    `adapter`: a PEFT folder or its file; without, the adapters are in this checkpoint and
-    `alpha` must be said, as they are saved without it. `name`: of the adapter there. `prefix`:
-    what this checkpoint has before the names of the model that the adapter was made for.
+    `adapter`: a PEFT folder or its file; without, the adapters are in this checkpoint and what
+    PEFT's configuration says must be said, as they are saved without it: `alpha`, and
+    `fan_in_fan_out` where weights are stored transposed (GPT-2's Conv1D). `name`: of the adapter
+    there; others are dropped, with a note. `prefix`: what this checkpoint has before the names of
+    the model that the adapter was made for.
     """
 
     adapter: str = ""
     alpha: float = 0.0
     name: str = "default"
     prefix: str = ""
+    fan_in_fan_out: bool = False
     op: ClassVar[str] = "merge-lora"
 
     def apply(self, inventory: Inventory) -> None:
@@ -113,19 +117,56 @@ class MergeLora:
                 expected="alpha, which lies in the adapter's configuration and not in the weights",
                 got="none",
             )
+        self._warn(inventory, pairs)
         config = _Config(self.alpha)
         for module, pair in pairs.items():
             base = f"{module}.base_layer.weight"
             base = base if base in inventory else f"{module}.weight"
             scale = config.scale(module, inventory[pair.down].shape[0])
-            inventory.put(base, _merged(inventory[base], inventory, pair, scale, transposed=False))
-        for name in [name for name in inventory if _LORA.match(name)]:
-            del inventory.tensors[name]
-            inventory.origin.pop(name, None)
-        inventory.rename(lambda name: name.replace(".base_layer.", "."))
+            turned = self.fan_in_fan_out
+            inventory.put(base, _merged(inventory[base], inventory, pair, scale, turned))
+        self._tidy(inventory)
+
+    def _warn(self, inventory: Inventory, pairs: dict[str, _Pair]) -> None:
+        """Of what nothing in the file tells: other adapters, and which way square weights lie."""
+        others = {_adapter_of(name) for name in inventory} - {None, self.name}
+        if others:
+            told = ", ".join(sorted(f"'{other}'" for other in others))
+            inventory.notes.append(f"adapter {told} dropped: only {self.name!r} was merged")
+        plain = [pair for pair in pairs.values() if not pair.embedding]
+        shapes = [(inventory[pair.up].shape[0], inventory[pair.down].shape[1]) for pair in plain]
+        if shapes and all(rows == columns for rows, columns in shapes) and not self.fan_in_fan_out:
+            inventory.notes.append(
+                "every merged weight is square, so that nothing shows which way it is stored: "
+                "for GPT-2's Conv1D say fan_in_fan_out = true"
+            )
+
+    def _tidy(self, inventory: Inventory) -> None:
+        """Leave the names that the model has without adapters."""
+        saved = f".modules_to_save.{self.name}."
+        trained = {name.replace(saved, ".original_module.") for name in inventory if saved in name}
+        gone = [name for name in inventory if _adapter_of(name) not in (None, self.name)]
+        gone += [name for name in inventory if _LORA.match(name) and name not in gone]
+        gone += [name for name in inventory if name in trained]
+        inventory.drop(gone)
+        for old in (".base_layer.", saved, ".original_module."):
+            inventory.rename(_without(old))
 
     def inverse(self) -> None:
         """None: what was added is not kept."""
+
+
+def _without(part: str) -> Callable[[str], str]:
+    return lambda name: name.replace(part, ".")
+
+
+def _adapter_of(name: str) -> str | None:
+    """The adapter that a tensor of a model saved with its adapters in place belongs to."""
+    match = _LORA.match(name)
+    if match:
+        return (match[3] or "").removesuffix("weight").strip(".")
+    saved = _SAVED.search(name)
+    return saved[1] if saved else None
 
 
 def _pairs(tensors: Inventory, adapter: str) -> tuple[dict[str, _Pair], list[str]]:

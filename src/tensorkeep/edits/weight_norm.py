@@ -40,7 +40,7 @@ def pairs(inventory: Inventory, weight: str) -> dict[str, tuple[str, str]]:
 
 def normed_dim(magnitude: Array, direction: Array, name: str) -> int | None:
     """The dimension along which norms were taken; None for one norm of the whole."""
-    if magnitude.numel == 1 and direction.shape[:1] != (1,):
+    if magnitude.shape == () or (magnitude.numel == 1 and direction.shape[:1] != (1,)):
         return None
     if len(magnitude.shape) == len(direction.shape):
         for dim, size in enumerate(direction.shape):
