@@ -239,3 +239,43 @@ def test_it_takes_no_longer_than_promised(count, seconds):
         start = time.process_time()
         find(a, b)
         assert time.process_time() - start < seconds
+
+
+def sized(*names):
+    def shape(name):
+        return (4,) if name.endswith("bias") else (9, 4) if "embed" in name else (4, 4)
+
+    return {name: Spec("float32", shape(name)) for name in names}
+
+
+HEADS = [
+    (  # the transform of a masked language model is no pooler
+        ["bert.embed.weight", "cls.transform.dense.weight", "cls.transform.dense.bias"],
+        ["embed.weight", "pooler.dense.weight", "pooler.dense.bias"],
+        "cls.transform.dense.weight",
+    ),
+    (
+        ["embed.weight", "lm_head.dense.weight", "lm_head.dense.bias"],
+        ["embed.weight", "classifier.dense.weight", "classifier.dense.bias"],
+        "lm_head.dense.weight",
+    ),
+]
+
+
+@pytest.mark.parametrize(("file", "model", "name"), HEADS)
+def test_one_word_in_common_makes_no_head_another(file, model, name):
+    match = find(sized(*file), sized(*model))
+    assert name not in match.names.values() and not match.fits and match.missing
+    assert name in [one for one, _ in match.by_shape_only]
+
+
+@pytest.mark.parametrize("front", ["layers", "blocks", "model.layers"])
+def test_numbers_that_begin_elsewhere_are_said_and_not_wrapped_around(front):
+    inner = ["q.weight", "k.weight", "fc1.weight", "fc2.weight", "norm.weight"]
+    file = sized(*(f"{front}.{at}.{name}" for at in range(1, 5) for name in inner))
+    model = sized(*(f"blocks.{at}.{name}" for at in range(4) for name in inner))
+    match = find(file, model)
+    assert not match.fits
+    assert not any(source.startswith(f"{front}.4.") for source in match.names.values())
+    assert "`blocks.{n}` is numbered from 1 in the file and from 0 in the model" in match.notes[0]
+    assert find(sized("a.0.w", "a.1.w", "a.2.w"), sized("a.0.w", "a.1.w")).notes == []

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import tensorkeep as tk
-from tensorkeep.edits.recipe import read_recipe
+from tensorkeep.edits.recipe import read_recipe, write_recipe
 from tensorkeep.errors import BadArgument, Damaged, NothingSelected
 from tensorkeep.matching.finding import Mismatch
 from tensorkeep.matching.telling import because, remedy
@@ -144,6 +144,36 @@ def test_arguments_of_a_factory(zoo):
         tk.match("wrapped.pth", "zoo:needs", model_args=3)
     with pytest.raises(BadArgument, match="a factory to give them to"):
         tk.match("wrapped.pth", "plain.pth", model_args=[3])
+
+
+def test_a_factory_that_prints_or_exits(zoo):
+    Path("loud.py").write_text(
+        "import sys\nfrom torch import nn\n"
+        "def prints():\n    print('loading')\n    return nn.Linear(2, 2)\n"
+        "def exits():\n    sys.exit(3)\n"
+    )
+    torch.save(nn.Linear(2, 2).state_dict(), "linear.pth")
+    call = [sys.executable, "-m", "tensorkeep", "match", "--format", "json", "linear.pth"]
+    told = subprocess.run([*call, "loud:prints"], capture_output=True, text=True, check=True)
+    assert json.loads(told.stdout)["fits"] and "loading" in told.stderr
+    told = subprocess.run([*call, "loud:exits"], capture_output=True, text=True, check=False)
+    assert told.returncode == 2 and "got SystemExit: 3" in told.stderr
+
+
+def test_the_recipe_ties_what_the_model_ties(zoo):
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed, self.head = nn.Embedding(5, 3), nn.Linear(3, 5, bias=False)
+            self.head.weight = self.embed.weight
+
+    for kept in ("embed.weight", "head.weight"):
+        torch.save({f"module.{kept}": torch.randn(5, 3)}, "one.pth")
+        report = tk.match("one.pth", Tied())
+        assert report.fits and set(report.match.tied.values()) == {kept}
+        write_recipe("tied.toml", report.recipe, overwrite=True)
+        tk.convert("one.pth", "both.pth", recipe="tied.toml", overwrite=True)
+        Tied().load_state_dict(torch.load("both.pth"), strict=True)
 
 
 def test_nothing_is_never_a_success(zoo):

@@ -161,7 +161,12 @@ def _pick(plain: list[str], averaged: list[str], subject: str) -> tuple[str | No
 
 def _only_loose(parts: dict[str, Part], subject: str) -> str:
     if not parts:
-        raise NothingSelected(subject, expected="tensors", got="none in the file")
+        raise NothingSelected(
+            subject,
+            expected="tensors",
+            got="none in the file",
+            remedy="See what is in it: tensorkeep inspect.",
+        )
     raise AmbiguousSection(
         subject,
         expected="a section of weights",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from contextlib import redirect_stdout
 from typing import Any
 
 import click
@@ -45,7 +47,9 @@ def command(
       tensorkeep match model.pth mypackage.models:build
       tensorkeep match --write-recipe rules.toml run.ckpt base.safetensors
     """
-    report = match(ckpt, against, section=section, model_args=_arguments(model_args))
+    # What a factory prints must not come between the lines that another program reads.
+    with redirect_stdout(sys.stderr):
+        report = match(ckpt, against, section=section, model_args=_arguments(model_args))
     if recipe is not None:
         _write(recipe, report, overwrite)
     if form == "json":

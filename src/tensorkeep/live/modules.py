@@ -89,11 +89,16 @@ def _build(factory: str, arguments: Arguments) -> tuple[torch.nn.Module, list[st
     try:
         with torch.device("meta"):
             module = made(*positional, **named)
-    except Exception as first:
+    except (Exception, SystemExit) as first:
         module = _built_really(factory, made, positional, named, first)
         notes = [f"{factory} cannot be built on the meta device ({_told(first)}): it was built"]
     if not isinstance(module, torch.nn.Module):
-        raise BadArgument(factory, expected="a torch.nn.Module", got=_kind(module))
+        raise BadArgument(
+            factory,
+            expected="a torch.nn.Module",
+            got=_kind(module),
+            remedy="Let it return the model, or name the function that does.",
+        )
     return module, notes
 
 
@@ -102,12 +107,12 @@ def _built_really(
     made: Callable[..., object],
     positional: Sequence[Any],
     named: Mapping[str, Any],
-    first: Exception,
+    first: BaseException,
 ) -> object:
     """As it would be anywhere."""
     try:
         return made(*positional, **named)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         # A signature that does not fit fails alike in both places.
         remedy = "Call it yourself to see where it fails."
         if isinstance(error, TypeError) and "argument" in str(error):

@@ -40,7 +40,12 @@ def chosen(ckpt: Checkpoint, section: str | None) -> tuple[str, dict[str, Spec],
     specs = specs_of(ckpt.select(name))
     if not specs:
         what = f"section {name!r}" if name else "the file"
-        raise NothingSelected(ckpt.path, expected="tensors", got=f"none in {what}")
+        raise NothingSelected(
+            ckpt.path,
+            expected="tensors",
+            got=f"none in {what}",
+            remedy="Name another part with --section; tensorkeep inspect lists them.",
+        )
     return name, specs, notes
 
 
@@ -61,7 +66,12 @@ def match_checkpoint(
 def find_in(specs: dict[str, Spec], wanted: Wanted) -> Match:
     """The search. Raises `NothingSelected` where nothing is wanted."""
     if not wanted.tensors:
-        raise NothingSelected(wanted.subject, expected="parameters or buffers", got="none")
+        raise NothingSelected(
+            wanted.subject,
+            expected="parameters or buffers",
+            got="none",
+            remedy="Name the factory of the whole model.",
+        )
     return find(specs, wanted.tensors, rebuilt=wanted.rebuilt)
 
 

@@ -15,6 +15,7 @@ from tensorkeep.matching.rules import applied, edit_of
 from tensorkeep.matching.specs import Spec, Specs
 
 _TRIES = 8
+_DIGITS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,7 @@ def find(file: Specs, model: Specs, *, rebuilt: Iterable[str] = ()) -> Match:
         names = told if isinstance(told, dict) else names
     match = compare(names, file, model)
     match.rules = rules
-    match.notes += pairs.notes + _computed(match.unexpected)
+    match.notes += pairs.notes + _computed(match.unexpected) + _off_by_one(match, names, model)
     match.rivals = [
         edit for front in pairs.rivals if (edit := edit_of(Move(front.old, front.new, "lead")))
     ]
@@ -149,7 +150,7 @@ def compare(names: Mapping[str, str], file: Specs, model: Specs) -> Match:
     """What fills what, by the names after the rules. `names` leads back to those of the file."""
     match = Match(tensors=len(model), unexpected=[name for name in names if name not in model])
     firsts = _firsts(model)
-    held: set[str] = set()
+    held: dict[str, str] = {}
     for name, spec in model.items():
         source = names.get(name)
         if source is None:
@@ -159,7 +160,7 @@ def compare(names: Mapping[str, str], file: Specs, model: Specs) -> Match:
             match.mismatched.append(Mismatch(name, source, got.shape, spec.shape))
             continue
         match.names[name] = source
-        held.add(firsts[name])
+        held.setdefault(firsts[name], name)
         if got.dtype != spec.dtype:
             match.cast.append(name)
     bent = {one.name for one in match.mismatched}
@@ -167,7 +168,7 @@ def compare(names: Mapping[str, str], file: Specs, model: Specs) -> Match:
         if name in match.names or name in bent:
             continue
         if firsts[name] in held:
-            match.tied[name] = firsts[name]
+            match.tied[name] = held[firsts[name]]
         elif name.rpartition(".")[2] == TOLERATED:
             match.tolerated.append(name)
         else:
@@ -184,6 +185,37 @@ def _firsts(model: Mapping[str, Spec]) -> dict[str, str]:
         name: spec.tied_to if spec.tied_to in model and spec.tied_to is not None else name
         for name, spec in model.items()
     }
+
+
+def _off_by_one(match: Match, names: Iterable[str], model: Iterable[str]) -> list[str]:
+    """Where both sides number as many layers from different numbers: equal names mislead then."""
+    file, wanted = _numbered(names), _numbered(model)
+    left = _numbered(match.unexpected).keys() & _numbered(match.missing).keys()
+    return [
+        f"`{front}` is numbered from {min(file[front])} in the file and from {min(wanted[front])} "
+        "in the model: layers of the same number may be others, so compare outputs, or rename "
+        f"`{front}` with its number shifted"
+        for front in sorted(left)
+        if min(file[front]) != min(wanted[front])
+        and _is_run(file[front])
+        and _is_run(wanted[front])
+        and len(file[front]) == len(wanted[front])
+    ]
+
+
+def _numbered(names: Iterable[str]) -> dict[str, set[int]]:
+    """By what stands before a number, with `{n}` for it, the numbers that stand there."""
+    found: dict[str, set[int]] = {}
+    for name in names:
+        parts = name.split(".")
+        for at, part in enumerate(parts):
+            if part.isascii() and part.isdigit() and len(part) < _DIGITS:
+                found.setdefault(".".join([*parts[:at], "{n}"]), set()).add(int(part))
+    return found
+
+
+def _is_run(numbers: set[int]) -> bool:
+    return len(numbers) > 1 and max(numbers) - min(numbers) + 1 == len(numbers)
 
 
 def _computed(unexpected: Iterable[str]) -> list[str]:

@@ -50,6 +50,15 @@ class Front:
         few = _ENDS if len(telling - GENERIC) > 1 else 2 * _ENDS
         return len(ends) >= few
 
+    @property
+    def open(self) -> Front:
+        """The same with its numbers left open."""
+        return Front(template(self.old), template(self.new))
+
+    def explains(self, other: Front) -> bool:
+        """Whether it does to the names of `other` what `other` does."""
+        return self == other or self.apply(f"{other.old}.x") == f"{other.new}.x"
+
 
 def _parts(text: str) -> list[str]:
     return text.split(".") if text else []

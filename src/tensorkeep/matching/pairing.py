@@ -50,7 +50,7 @@ def pair(file: Specs, model: Specs) -> Pairs:
     bones_left = {left[n]: s.shape for n, s in file.items() if n not in found.named}
     taken = set(found.named.values())
     bones_right = {right[n]: s.shape for n, s in model.items() if n not in taken}
-    search = _Search(bones_left, bones_right)
+    search = _Search(bones_left, bones_right, alone=not found.named)
     search.run()
     for target, source in (
         (found.named, search.named),
@@ -65,20 +65,20 @@ def pair(file: Specs, model: Specs) -> Pairs:
 class _Search:
     """On skeletons: what is equal, then what is equal behind changed beginnings, round by round."""
 
-    def __init__(self, left: Names, right: Names) -> None:
-        self.left, self.right = left, right
+    def __init__(self, left: Names, right: Names, *, alone: bool) -> None:
+        self.left, self.right, self.alone = left, right, alone
         self.named: dict[str, str] = {}
         self.bent: dict[str, str] = {}
         self.weak: dict[str, str] = {}
         self.rivals: list[Front] = []
         self.notes: list[str] = []
         self.whole = len(left)
+        self.accepted = [Front("", "")]
 
     def run(self) -> None:
         """Fill what it found; `left` and `right` keep what nobody pairs."""
         same = {n: n for n, shape in self.left.items() if self.right.get(n) == shape}
         self._take(same, self.named)
-        accepted = [Front("", "")]
         refused: set[Front] = set()
         for _ in range(_ROUNDS):
             if not self.left or not self.right:
@@ -87,12 +87,23 @@ class _Search:
             if best is None:
                 break
             front, pairs = best
-            if front.is_named(pairs, self.whole, len(self.right)):
-                accepted.append(front)
+            if self._is_named(front, pairs):
+                self.accepted.append(front)
                 self._take(pairs, self.named)
             else:
                 self._take(pairs, self.weak)
-        self._bend(accepted)
+        self._bend()
+
+    def _is_named(self, front: Front, pairs: dict[str, str]) -> bool:
+        """Where other numbers were paired as they are, one that changes is the odd one out.
+
+        It would put the last of layers 1 to 4 in the place of the first of layers 0 to 3.
+        """
+        alone = self.alone and not self.named
+        agreed = any(one.explains(front.open) for one in self.accepted[alone:])
+        if front != front.open and agreed:
+            return False
+        return front.is_named(pairs, self.whole, len(self.right))
 
     def _best(self, refused: set[Front]) -> tuple[Front, dict[str, str]] | None:
         """The change that pairs most, unless another one pairs as many of the same."""
@@ -109,7 +120,7 @@ class _Search:
                 kept = ", ".join(f"`{one[0].old}.`" for one in group if one not in plain)
                 self.notes.append(f"averaged weights under {kept} were not used")
                 return plain[0]
-            if front.is_named(pairs, self.whole, len(self.right)):
+            if self._is_named(front, pairs):
                 self.rivals += [one[0] for one in group if one[0] not in self.rivals]
             refused.update(one[0] for one in group)
         return None
@@ -120,9 +131,9 @@ class _Search:
             del self.left[a]
             del self.right[b]
 
-    def _bend(self, accepted: list[Front]) -> None:
+    def _bend(self) -> None:
         """Names that agree where shapes do not: a head of another size, most often."""
-        for front in accepted:
+        for front in self.accepted:
             pairs: dict[str, str] = {}
             filled: set[str] = set()
             for name in self.left:

@@ -8,6 +8,7 @@ from typing import Any
 
 from tensorkeep.edits.recipe import Recipe
 from tensorkeep.edits.registry import table_of
+from tensorkeep.edits.shaping import Tie
 from tensorkeep.matching.finding import Match, Mismatch
 from tensorkeep.matching.rules import words
 from tensorkeep.matching.telling import because, groups, remedy, suggestions
@@ -35,9 +36,13 @@ class MatchReport:
 
     @property
     def recipe(self) -> Recipe:
-        """The rules, to be written down and applied by others."""
-        section = self.section or None
-        return Recipe(tuple(self.match.rules), section=section)
+        """The rules, to be written down and applied by others.
+
+        With a tie for each name of the model whose tensor the file has under another one only:
+        what it makes then has all the names that `load_state_dict` asks for.
+        """
+        ties = [Tie(name, to) for name, to in self.match.tied.items()]
+        return Recipe((*self.match.rules, *ties), section=self.section or None)
 
     @property
     def coverage(self) -> dict[str, float]:
