@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tensorkeep.inspecting import inspect
     from tensorkeep.live.empty import empty_weights
     from tensorkeep.live.fitting import match
+    from tensorkeep.live.guarding import guard
     from tensorkeep.live.into import load_into
     from tensorkeep.live.loading import load
     from tensorkeep.live.whole import load_model
@@ -41,6 +42,7 @@ __all__ = [
     "convert",
     "diff",
     "empty_weights",
+    "guard",
     "inspect",
     "load",
     "load_into",
@@ -58,6 +60,7 @@ _LAZY = {
     "convert": ("tensorkeep.converting", "convert"),
     "diff": ("tensorkeep.diffing", "diff"),
     "empty_weights": ("tensorkeep.live.empty", "empty_weights"),
+    "guard": ("tensorkeep.live.guarding", "guard"),
     "inspect": ("tensorkeep.inspecting", "inspect"),
     "load": ("tensorkeep.live.loading", "load"),
     "load_into": ("tensorkeep.live.into", "load_into"),

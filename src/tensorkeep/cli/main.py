@@ -25,6 +25,7 @@ VERBS = {
     "convert": "tensorkeep.cli.convert",
     "match": "tensorkeep.cli.match",
     "verify": "tensorkeep.cli.verify",
+    "guard": "tensorkeep.cli.guard",
 }
 
 

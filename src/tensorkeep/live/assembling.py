@@ -84,9 +84,9 @@ def make(
     return made, nest
 
 
-def weigh(ckpt: Checkpoint, asked: TrustingNest) -> tuple[Verdict, list[Finding]]:
-    """The verdict of a scan on the file where what is trusted is nothing unknown."""
-    found = judge(ckpt, audit=True)[1]
+def weigh(ckpt: Checkpoint, asked: TrustingNest, *, audit: bool) -> tuple[Verdict, list[Finding]]:
+    """The verdict on the file where what is trusted is nothing unknown; with `audit` a scan's."""
+    found = judge(ckpt, audit=audit)[1]
     return asked.trust.weigh(found, () if asked.withheld else asked.approved)
 
 

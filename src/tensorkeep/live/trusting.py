@@ -78,6 +78,13 @@ class Trust:
             raise BadArgument("trust", expected="a list of names", got="one string")
         self.names = frozenset(_checked(name) for name in names)
 
+    @classmethod
+    def known(cls, *names: frozenset[str]) -> Trust:
+        """Of names that are known to be classes."""
+        made = cls()
+        made.names = frozenset().union(*names)
+        return made
+
     def weigh(
         self, findings: Iterable[Finding], approved: Collection[int] = ()
     ) -> tuple[Verdict, list[Finding]]:

@@ -54,7 +54,7 @@ def load_model(
         _require_object(ckpt, raw, lens)
         asked = ask(ckpt, raw, lens, trusted, how.limits.max_depth)
         if require is not None:
-            verdict, findings = weigh(ckpt, asked)
+            verdict, findings = weigh(ckpt, asked, audit=True)
             if verdict != "safe":
                 raise NotSafe(
                     ckpt.path,
