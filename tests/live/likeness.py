@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,6 +23,8 @@ def differences(wanted: Any, found: Any, place: Place = ()) -> Iterator[str]:
         yield f"{place}: {type(wanted)} is {type(found)}"
     elif isinstance(wanted, torch.Tensor):
         yield from (f"{place}: {what}" for what in _tensors(wanted, found))
+    elif isinstance(wanted, weakref.ref):
+        yield from differences(wanted(), found(), place)
     elif isinstance(wanted, dict):
         yield from _dicts(wanted, found, place)
     elif isinstance(wanted, list | tuple | collections.deque):

@@ -17,7 +17,7 @@ import click
 from tensorkeep.cli.output import Line, talk
 from tensorkeep.errors import AccessDenied, BadArgument, escape
 from tensorkeep.live.guard_log import summarise
-from tensorkeep.live.guarding import trusted
+from tensorkeep.live.held import trusted
 
 _STARTUP = Path(__file__).resolve().parent / "startup"
 _FORWARDED = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")

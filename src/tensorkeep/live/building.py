@@ -47,6 +47,7 @@ class TrustingNest(Nest):
         self.withheld: dict[str, str] = {}
         self.made: dict[str, int] = {}
         self.approved: set[int] = set()
+        self._own: set[int] = set()  # what was made here, by identity
 
     def _value(self, raw: object, lens: Lens, path: Path) -> Building:
         if id(raw) in self._made:
@@ -98,6 +99,7 @@ class TrustingNest(Nest):
             kind = name.find(self._subject)
             result = self._told(name, partial(making.new, raw, kind, args, kwargs))
         made = self._keep(raw, result)
+        self._own.add(id(made))
         self.made[name.qualified] = self.made.get(name.qualified, 0) + 1
         # A class inside a class is a call of getattr, which stands beside the values.
         named = () if trusting.made_directly(raw) else trusting.class_given(raw)
@@ -109,6 +111,15 @@ class TrustingNest(Nest):
             if not self.dry:
                 self._told(name, partial(making.change, made, effect, given))
         return made
+
+    def _hashes(self, value: object) -> bool:
+        if id(value) not in self._own:
+            return super()._hashes(value)
+        try:
+            hash(value)  # by its class, which is trusted
+        except TypeError:
+            return False
+        return True
 
     def _approve(self, *events: object) -> None:
         self.approved.update(event.offset for event in events if isinstance(event, Node | Effect))
@@ -140,9 +151,10 @@ def _altered(call: Call, lens: Lens) -> bool:
     return bool(changed) and any(changed.get(id(part), -1) > offset for part, offset in given)
 
 
-def _holds_inert(value: object) -> bool:
-    parts = value if isinstance(value, tuple | list) else (value,)
-    return any(isinstance(part, Inert) for part in parts)
+def _holds_inert(value: object, depth: int = 3) -> bool:
+    if isinstance(value, tuple | list) and depth:
+        return any(_holds_inert(part, depth - 1) for part in value)
+    return isinstance(value, Inert)
 
 
 def _inside(path: Path, effect: Effect, at: int) -> Path:

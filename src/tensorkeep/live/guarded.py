@@ -31,7 +31,7 @@ from tensorkeep.facts import Finding, Verdict
 from tensorkeep.live import assembling, hooks
 from tensorkeep.live.devices import Destinations
 from tensorkeep.live.guard_log import GuardEvent
-from tensorkeep.live.guarding import current, guard
+from tensorkeep.live.held import Held, current
 from tensorkeep.live.reading import How
 from tensorkeep.live.refusing import Refused, Unloadable
 from tensorkeep.live.tails import from_here
@@ -47,7 +47,7 @@ _METADATA = frozenset(f"{entry.module}.{entry.name}" for entry in ENTRIES)
 class _Met:
     """A load under way: what its event will say; not `told`: another event does."""
 
-    held: guard
+    held: Held
     path: str
     verdict: Verdict | str = ""
     findings: list[str] = field(default_factory=list)
@@ -173,7 +173,7 @@ def script(f: Any, map_location: Any, extra: Any, restore: Any) -> object:  # no
 
 
 def _scripted(
-    held: guard,
+    held: Held,
     f: object,
     data: bytes,
     map_location: Any,  # noqa: ANN401
@@ -214,7 +214,7 @@ def _require_safe(met: _Met, data: bytes) -> None:
 
 def metadata(f: Any) -> object:  # noqa: ANN401
     """In place of the `pickle.load` of torch.distributed.checkpoint: torch's own classes only."""
-    with _noted(current() or guard(), "torch.distributed.checkpoint", f) as met:
+    with _noted(current() or Held(), "torch.distributed.checkpoint", f) as met:
         with open_checkpoint(f.read()) as ckpt:
             trust = Trust.known(_METADATA, met.held.trust.names)
             contents, how = ckpt.contents, How()
@@ -240,7 +240,7 @@ def _opened(f: Any) -> Iterator[Any]:  # noqa: ANN401
 
 
 @contextmanager
-def _noted(held: guard, call: str, f: Any) -> Iterator[_Met]:  # noqa: ANN401
+def _noted(held: Held, call: str, f: Any) -> Iterator[_Met]:  # noqa: ANN401
     """Write down how a load ends, and raise what the caller of torch expects to be raised."""
     named = os.fspath(f) if isinstance(f, str | os.PathLike) else getattr(f, "name", None)
     met = _Met(held, named if isinstance(named, str) else f"<{type(f).__name__}>")

@@ -10,22 +10,17 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable
-from contextvars import ContextVar, Token
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from contextvars import Token
+from types import ModuleType, TracebackType
+from typing import Self
 
-from tensorkeep.errors import BadArgument
-from tensorkeep.live.guard_log import GuardLog
+from tensorkeep.live import held, hooks
+from tensorkeep.live.held import Held
 
-if TYPE_CHECKING:
-    from tensorkeep.live.trusting import Trust
-
-_lock = threading.RLock()
-_active: list[guard] = []
-_own: ContextVar[guard | None] = ContextVar("tensorkeep.guard", default=None)
+_switch = threading.RLock()
 
 
-class guard:  # noqa: N801  # a verb: `with tk.guard(): ...`
+class guard(Held):  # noqa: N801  # a verb: `with tk.guard(): ...`
     """While it is entered, `torch.load` reads and runs nothing, in all threads of this process.
 
     `require="safe"` refuses files that a scan does not call safe; None loads what is data of any
@@ -47,23 +42,12 @@ class guard:  # noqa: N801  # a verb: `with tk.guard(): ...`
         trust: Iterable[str | type] = (),
         log: str | os.PathLike[str] | None = None,
     ) -> None:
-        if require not in ("safe", None):
-            raise BadArgument("require", expected="'safe' or None", got=repr(require))
-        self.require = require
-        self._trust = trusted(trust) if trust else None
-        self.log = GuardLog(log)
-        self._tokens: list[Token[guard | None]] = []
-
-    @property
-    def trust(self) -> Trust:
-        """The names that are trusted."""
-        if self._trust is None:
-            self._trust = trusted(())
-        return self._trust
+        super().__init__(require, trust, log)
+        self._tokens: list[Token[Held | None]] = []
 
     def __enter__(self) -> Self:
         self.start()
-        self._tokens.append(_own.set(self))
+        self._tokens.append(held.OWN.set(self))
         return self
 
     def __exit__(
@@ -72,7 +56,7 @@ class guard:  # noqa: N801  # a verb: `with tk.guard(): ...`
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        _own.reset(self._tokens.pop())
+        held.OWN.reset(self._tokens.pop())
         self.stop()
 
     def start(self) -> None:
@@ -80,47 +64,32 @@ class guard:  # noqa: N801  # a verb: `with tk.guard(): ...`
 
         Raises `Unsupported` for a version of torch whose functions have other arguments.
         """
-        from tensorkeep.live import hooks
-
-        with _lock:
-            _active.append(self)
+        with _switch:
+            held.add(self)
             try:
-                hooks.install()
+                hooks.install(_instead)
             except BaseException:
                 self.stop()
                 raise
 
     def stop(self) -> None:
         """End what `start` began."""
-        from tensorkeep.live import hooks
-
-        with _lock:
-            last = len(_active) - 1 - _active[::-1].index(self)
-            del _active[last]
-            if not _active:
+        with _switch:
+            if held.drop(self):
                 hooks.remove()
 
 
-def trusted(names: Iterable[str | type]) -> Trust:
-    """The names as `Trust`. Raises `BadArgument`."""
-    from tensorkeep.live.trusting import Trust  # the allowlist: a program without torch needs none
+def _instead() -> ModuleType:
+    """What is called instead of torch's functions; it imports torch, which has been by then."""
+    from tensorkeep.live import guarded
 
-    return Trust(names)
-
-
-def current() -> guard | None:
-    """The guard that counts here, None if there is none any more."""
-    own = _own.get()
-    with _lock:
-        if own is not None and own in _active:
-            return own
-        return _active[-1] if _active else None
+    return guarded
 
 
 def _fresh_lock() -> None:
     """A thread that held the lock while this process was forked is not in the child."""
-    global _lock  # noqa: PLW0603
-    _lock = threading.RLock()
+    global _switch  # noqa: PLW0603
+    _switch = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):

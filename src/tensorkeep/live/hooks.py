@@ -24,10 +24,10 @@ def _load(  # type: ignore[no-untyped-def]  # noqa: ANN202
     mmap=None,  # noqa: ANN001
     **pickle_load_args,  # noqa: ANN003
 ):
-    from tensorkeep.live import guarded
+    from tensorkeep.live import hooks  # noqa: PLW0406  # it runs among the names of torch
 
     given = {"weights_only": weights_only, "mmap": mmap, **pickle_load_args}
-    return guarded.load(f, map_location, pickle_module, **given)
+    return hooks.instead().load(f, map_location, pickle_module, **given)
 
 
 def _script(  # type: ignore[no-untyped-def]  # noqa: ANN202
@@ -36,9 +36,9 @@ def _script(  # type: ignore[no-untyped-def]  # noqa: ANN202
     _extra_files=None,  # noqa: ANN001
     _restore_shapes=False,  # noqa: ANN001
 ):
-    from tensorkeep.live import guarded
+    from tensorkeep.live import hooks  # noqa: PLW0406  # it runs among the names of torch
 
-    return guarded.script(f, map_location, _extra_files, _restore_shapes)
+    return hooks.instead().script(f, map_location, _extra_files, _restore_shapes)
 
 
 def _exchanged(module: ModuleType, name: str, code: CodeType) -> _Undo:
@@ -79,9 +79,7 @@ def _packages(module: ModuleType) -> _Undo:
     old = kind.__init__
 
     def init(self: object, file_or_buffer: object, *more: object, **given: object) -> None:
-        from tensorkeep.live import guarded
-
-        old(self, guarded.package(file_or_buffer), *more, **given)
+        old(self, instead().package(file_or_buffer), *more, **given)
 
     kind.__init__ = init
 
@@ -96,9 +94,7 @@ def _distributed(module: ModuleType) -> _Undo:
     old: Any = module.pickle
 
     def load(file: object) -> object:
-        from tensorkeep.live import guarded
-
-        return guarded.metadata(file)
+        return instead().metadata(file)
 
     module.pickle = SimpleNamespace(**{**vars(old), "load": load})  # type: ignore[attr-defined]
 
@@ -116,6 +112,12 @@ _HOOKS: dict[str, Callable[[ModuleType], _Undo]] = {
     "torch.distributed.checkpoint.filesystem": _distributed,
 }
 _done: dict[str, _Undo] = {}
+_answers: list[Callable[[], Any]] = []
+
+
+def instead() -> Any:  # noqa: ANN401
+    """The functions that are called instead of torch's: `load`, `script`, `package`, `metadata`."""
+    return _answers[-1]()
 
 
 class _Finder:
@@ -152,8 +154,9 @@ def _hook(name: str, module: ModuleType) -> None:
         _done[name] = _HOOKS[name](module)
 
 
-def install() -> None:
+def install(answers: Callable[[], Any]) -> None:
     """Take hold of what is imported already, and of the rest when it is. Twice is once."""
+    _answers[:] = [answers]
     for name in _HOOKS:
         module = sys.modules.get(name)
         if module is not None:

@@ -103,7 +103,10 @@ class Nest:
         if type(key) in ATOMS:
             return key
         made = yield key, lens, (*path, "key")
-        return made if can_be_key(made) else describe(key, 80)
+        return made if self._hashes(made) else describe(key, 80)
+
+    def _hashes(self, value: object) -> bool:
+        return can_be_key(value)
 
     def _items(self, raw: object, items: Items, lens: Lens, path: Path) -> Building:
         if items.type in ("argparse.Namespace", "types.SimpleNamespace"):
@@ -132,7 +135,7 @@ class Nest:
         items = []
         for at, item in enumerate(given):
             items.append((yield item, lens, (*path, at)))
-        if kind in (set, frozenset) and not all(map(can_be_key, items)):
+        if kind in (set, frozenset) and not all(map(self._hashes, items)):
             return self._keep(raw, items)
         return self._keep(raw, kind(items))
 
