@@ -25,6 +25,7 @@ PUBLIC = {
     "convert",
     "diff",
     "empty_weights",
+    "guard",
     "inspect",
     "load",
     "load_into",

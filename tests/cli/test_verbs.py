@@ -13,7 +13,7 @@ import torch
 
 import tensorkeep as tk
 
-VERBS = ("scan", "inspect", "diff", "convert", "match", "verify")
+VERBS = ("scan", "inspect", "diff", "convert", "match", "verify", "guard")
 
 
 def closed_json(text):

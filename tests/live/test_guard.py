@@ -330,7 +330,7 @@ def test_the_log_is_lines_of_json(tmp_path: Path, hostile: Path) -> None:
     assert lines == [event.to_dict() for event in guarded.log.events]
     assert [line["verdict"] for line in lines] == ["dangerous", "safe"]
     assert "os.system" in lines[0]["findings"][0]
-    assert guarded.log.summary()[0].startswith("2 loaded")
+    assert guarded.log.summary()[0].startswith("2 loads: 2 loaded")
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

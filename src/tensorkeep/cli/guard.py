@@ -41,7 +41,7 @@ def command(command: tuple[str, ...], require: str | None, trust: tuple[str, ...
 
     \b
     Examples:
-      tensorkeep guard -- python app.py --epochs 3
+      tensorkeep guard -- python app.py
       tensorkeep guard --require safe --trust mypkg.models.Net -- torchrun train.py
     """
     trusted(trust)  # what is wrong about it is said now, and once

@@ -109,4 +109,5 @@ def summarise(events: Iterable[dict[str, Any]]) -> list[str]:
             why = "; ".join(event["findings"][:1])
             lines[f"{event['path']}: {event['verdict']}: {why}; nothing of it was run"] = None
     told = ", ".join(f"{count:,} {word}" for word, count in counts.items() if count)
-    return [f"{told} (times a file was asked for)" if told else "no file was asked for", *lines]
+    total = sum(counts.values())
+    return [f"{total:,} load{'s' if total > 1 else ''}: {told}" if told else "no loads", *lines]
