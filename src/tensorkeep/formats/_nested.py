@@ -150,8 +150,13 @@ def _hidden(where: str, program: Program, loaded: set[bytes], parts: Parts) -> I
 
 
 def _encoded(program: Program) -> Iterable[tuple[int, bytes]]:
-    """Bytes as protocols 0 to 2 spell them."""
+    """Bytes as protocols 0 to 2 spell them; a text that the memo names again is encoded once."""
+    seen: set[int] = set()
     for call in program.calls_of(lambda name: name.qualified == ENCODE):
+        text = call.args[0] if isinstance(call.args, tuple) and call.args else None
+        if id(text) in seen:
+            continue
+        seen.add(id(text))
         data = latin1(call)
         if data is not None:
             yield call.offset, data

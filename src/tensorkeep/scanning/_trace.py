@@ -8,6 +8,7 @@ from tensorkeep.facts import Limits
 from tensorkeep.pickles import Call, Effect, Extension, Global, Import, Persistent, describe
 from tensorkeep.pickles.sharing import Sizes, inside
 from tensorkeep.scanning._allow_numpy import used_early
+from tensorkeep.scanning._copies import Copies
 from tensorkeep.scanning._danger_names import RESOLVES
 from tensorkeep.scanning.allowlist import Entry, entry_of, kind_of
 from tensorkeep.scanning.dangerous import attribute_danger, danger, is_dunder
@@ -47,6 +48,7 @@ class Trace:
         self._size = size
         self._budget = 16 * size + (1 << 16)
         self._sizes = Sizes(inside)
+        self._copies = Copies(size)
         self._entries: dict[Global, Entry | None] = {}
         self._called: set[object] = set()
         self._unmentionable = False
@@ -150,7 +152,10 @@ class Trace:
         if entry is None:
             return self._unlisted(call, func)
         if self._in_order(call, entry):
-            return None
+            args = call.args
+            if entry.bounded or type(args) is not tuple or self._copies.afford(entry, args):
+                return None
+            return self._add("pickle/amplification", func.qualified, call.offset, call)
         words = "" if _mild(call, entry) else _danger_of(func)
         if words and func is call.func and func.module != "copyreg":
             why = f"{func.qualified} {words}"
@@ -218,9 +223,11 @@ class Trace:
             return self._report(rule, effect) if rule else None
         rule_for = entry.effects.get(effect.kind)
         if rule_for and self._affordable(effect.args) and rule_for(target, effect.args):
-            if not self._early(entry, effect.args, effect.offset):
+            if self._early(entry, effect.args, effect.offset):
+                return self._report("pickle/odd-effect", effect)
+            if self._copies.afford(entry, effect.args):
                 return None
-            return self._report("pickle/odd-effect", effect)
+            return self._report("pickle/amplification", effect)
         rule = _odd_state(effect) or "pickle/odd-effect"
         if rule == "pickle/odd-effect" and entry.blame and effect.kind == "BUILD":
             rule = entry.blame(target, effect.args) or rule
