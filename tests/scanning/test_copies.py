@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import pickle
 import struct
+import tracemalloc
 import zipfile
 
 import numpy as np
 import pytest
 import torch
 
+import tensorkeep as tk
 from tensorkeep.pickles import run
 from tensorkeep.scanning.rules import judge_program
 
@@ -58,3 +60,14 @@ def test_many_honest_values_are_no_attack(protocol):
     values = [np.zeros(100), bytes(range(256)), bytearray(100), np.float32(1)] * 500
     values = [value.copy() if isinstance(value, np.ndarray) else value for value in values]
     assert judge_program(run(pickle.dumps(values, protocol)), "x") == []
+
+
+@pytest.mark.parametrize(("spelled", "copy"), COPIES.values(), ids=COPIES)
+def test_reading_copies_keeps_little(spelled, copy):
+    data = b"\x80\x04" + spelled + b"](" + copy * 5_000 + b"e."
+    tracemalloc.start()
+    try:
+        assert tk.scan(data).verdict == "dangerous"
+        assert tracemalloc.get_traced_memory()[1] < 150 << 20  # of 500 MB that they are
+    finally:
+        tracemalloc.stop()

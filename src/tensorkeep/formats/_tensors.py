@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from tensorkeep.dtypes import BY_NAME, BY_STORAGE, DType
-from tensorkeep.facts import Anomaly
+from tensorkeep.facts import Anomaly, MiB
 from tensorkeep.formats import _compounds, _modules, _packed, _values
 from tensorkeep.formats.assembled import Compound, Sweep
 from tensorkeep.formats.contents import (
@@ -31,6 +31,7 @@ _STORAGE_MODULES = ("torch", "torch.storage", "torch.cuda")
 # These opcodes call a function; NEWOBJ asks a class, and a function is none.
 _CALLING = ("REDUCE", "INST", "OBJ")
 _MOST_NOTES, _LONGEST_NOTE = 16, 300
+_FREE, _COPIES = 64 * MiB, 100  # bytes of values that are copies: some, and per byte of the pickle
 _PER_BYTE = {"quint4x2": 2, "quint2x4": 4}
 
 # Kinds of `_bounds` that leave no bytes that the tensor could lie in.
@@ -70,6 +71,7 @@ class Interpreter:
         self._inside: dict[int, _Found] = {}
         self._notes: dict[str, None] = {}
         self._sweep: Sweep | None = None
+        self._room = _FREE + _COPIES * sum(each.end - each.start for each in self.programs)
 
     def __call__(self, value: object) -> object:
         """What `value` means; plain values mean themselves."""
@@ -112,7 +114,14 @@ class Interpreter:
         found: object = _modules.module_of(call, self, self.changed)
         if found is None and _modules.class_name(call) == _packed.SCRIPT_OBJECT:
             found = _packed.unpacked(call, self, self.changed)
-        return _values.plain_object(call, self) if found is None else found
+        if found is not None:
+            return found
+        # A memoized text of a megabyte costs three bytes to encode again: the values would fill
+        # any memory.
+        self._room -= _values.copied(call)
+        if self._room < 0:
+            return Inert("bytes that are copied again and again", call, unread="object")
+        return _values.plain_object(call, self)
 
     def _storage(self, value: Persistent) -> object:
         found = self.storage_of(value)

@@ -155,6 +155,21 @@ def latin1(value: object) -> bytes | None:
     return value if isinstance(value, bytes) else None
 
 
+def copied(call: Call) -> int:
+    """Bytes that the value of `call` keeps for itself although the program spells them once."""
+    if not isinstance(call.func, Global) or call.func.name not in _COPYING:
+        return 0
+    state = call.effects[-1].args[0] if call.effects else ()
+    parts = (call.args, state)
+    return sum(_spelled(part) for given in parts if isinstance(given, tuple) for part in given)
+
+
+def _spelled(value: object) -> int:
+    if isinstance(value, Call) and isinstance(value.args, tuple) and value.args:
+        value = value.args[0]
+    return len(value) if isinstance(value, str | bytes | bytearray | memoryview) else 0
+
+
 def _bytes(call: Call, _name: str) -> object:
     """Bytes in protocols 0 to 2: an `encode`, or `bytes()` where there are none."""
     return b"" if call.args == () else latin1(call)
@@ -201,6 +216,7 @@ def _worded(make: Callable[..., object]) -> Callable[[Call, str], object]:
     return lambda call, _name: None if not isinstance(call.func, Global) else make(call, latin1)
 
 
+_COPYING = frozenset({"encode", "scalar", "_reconstruct", "_frombuffer"})
 _PATHS = ("Path", "PosixPath", "PurePath", "PurePosixPath", "WindowsPath", "PureWindowsPath")
 _BUILDERS: dict[str, Callable[[Call, str], object]] = {
     "collections.OrderedDict": _mapping,

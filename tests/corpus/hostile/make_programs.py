@@ -26,6 +26,7 @@ from tricks import (
     i,
     sg,
     state_dict,
+    tensor,
     u,
 )
 
@@ -236,6 +237,13 @@ def deep_objects():
     keep("dictionaries_in_each_other", "I", DANGEROUS, amplified, {"model.pkl": P2 + chain + b"."})
     popped = {"model.pkl": P2 + chain + b"0" + HONEST[2:]}
     keep("dictionaries_in_each_other_popped", "I", DANGEROUS, amplified, popped)
+    text = u("a" * 200_000) + b"q\x010" + g("_codecs", "encode") + b"q\x020"
+    encoded = b"h\x02h\x01" + u("latin1") + b"\x86R"
+    again = checkpoint(P2 + text + b"](" + encoded * 5_000 + b"e.", deflate=True)
+    keep("text_encoded_again_and_again", "I", DANGEROUS, amplified, again)
+    view = g("torch._utils", "_rebuild_device_tensor_from_cpu_tensor") + b"("
+    view += tensor(shape=(1 << 40,), stride=(0,)) + g("torch", "float64") + u("cpu") + b"\x89tR"
+    keep("moved_tensor_of_terabytes", "I", DANGEROUS, amplified, checkpoint(state_dict(view)))
     # A dtype of objects that is given fields of none: numpy takes it for one without objects.
     dtype = g("numpy", "dtype") + u("O8") + b"\x89\x88\x87R"
     state = b"(K\x03" + u("|") + b"N)}" + i(-1) + i(-1) + b"K\x10tb"
