@@ -66,7 +66,9 @@ def test_what_inspect_says_adds_up(value):
 
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=30), st.integers(1, 100), st.data())
 def test_shards_partition(sizes, limit, data):
-    outputs = [SimpleNamespace(name=str(i), nbytes=size) for i, size in enumerate(sizes)]
+    outputs = [
+        SimpleNamespace(name=str(i), nbytes=size, together=None) for i, size in enumerate(sizes)
+    ]
     kept = data.draw(st.lists(st.sampled_from(range(len(sizes))), max_size=5))
     aliases = {f"alias {i}": str(which) for i, which in enumerate(kept)}
     plan = Plan(outputs, [*(o.name for o in outputs), *aliases], aliases, {})

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tensorkeep import formats
@@ -83,11 +83,15 @@ def resolve(
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """`shard_size` in bytes when `path` is a folder of parts, None when it is one file."""
+    """`shard_size` in bytes when `path` is a folder of parts, None when it is one file.
+
+    `beside`: further files of a folder, by name.
+    """
 
     path: Path
     kind: Target
     shard_size: int | None
+    beside: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -99,7 +103,8 @@ class Destination:
         if self.shard_size is None:
             return [self.path.name]
         parts = self.parts(plan)
-        return [*parts, self.kind.index] if len(parts) > 1 else list(parts)
+        index = [self.kind.index] if len(parts) > 1 else []
+        return [*parts, *index, *self.beside]
 
     def check(self, *sources: Checkpoint, overwrite: bool) -> None:
         """Refuse before any work: a source itself, and what exists unless `overwrite`."""
@@ -193,13 +198,17 @@ class _Writing:
     def parts(self) -> tuple[int | None, list[str]]:
         target, plan, compared = self.target, self.plan, 0
         parts = target.parts(plan)
-        with LocalFolderSink(target.path, overwrite=self.overwrite, replaceable=_is_ours) as folder:
+        with LocalFolderSink(
+            target.path, overwrite=self.overwrite, replaceable=self._replaceable
+        ) as folder:
             for name, part in parts.items():
                 layout = target.kind.layout(part.request())
                 compared += self._fill(folder.create(name, size=layout.total), part, layout)
             if len(parts) > 1:
                 data = index_bytes(plan, parts, aliases=target.kind.holds_versions)
                 folder.create(target.kind.index, size=len(data)).write_at(0, data)
+            for name, data in target.beside.items():
+                folder.create(name, size=len(data)).write_at(0, data)
             self._check_unchanged()
             folder.commit()
         left = folder.left_behind
@@ -209,6 +218,9 @@ class _Writing:
     def _check_unchanged(self) -> None:
         for ckpt in self.sources:
             ckpt.check_unchanged()
+
+    def _replaceable(self, names: Iterable[str]) -> bool:
+        return _is_ours(name for name in names if name not in self.target.beside)
 
     def _fill(self, sink: Sink, part: Plan, layout: Layout) -> int:
         write(part, layout, sink, self.reporter)

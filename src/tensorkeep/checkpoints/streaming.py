@@ -30,13 +30,15 @@ class Values(Protocol):
     """What a tensor of the target is made of; `shape` and all counts in elements.
 
     `stored` is the tensor of a file whose bytes these are, unchanged, or None. `splits` says
-    whether a part costs no more than its share of the whole.
+    whether a part costs no more than its share of the whole. `together` is what makes it along
+    with others in one pass, or None; `blocks` gives the same bytes without them.
     """
 
     dtype: DType
     shape: tuple[int, ...]
     stored: TensorRef | None
     splits: bool
+    together: Together | None
 
     def sources(self) -> Iterable[TensorRef]:
         """The tensors of files that it is made from."""
@@ -45,6 +47,23 @@ class Values(Protocol):
         """The contiguous little-endian bytes of elements `start` to `stop`, counted row-major.
 
         A piece is valid until the next is asked for.
+        """
+
+
+class Together(Protocol):
+    """Tensors that are made in one pass over what they share: a weight's codes and its scales."""
+
+    @property
+    def members(self) -> Sequence[Values]:
+        """The tensors; all of them go into the same file."""
+
+    def cuts(self, size: int) -> Iterable[tuple[int, int]]:
+        """Ranges, in units of its own, that are made of about `size` bytes each; all of it."""
+
+    def pieces(self, start: int, stop: int) -> Iterator[tuple[int, int, memoryview]]:
+        """Of such a range: which member, from which byte of it on, and the bytes.
+
+        Each member's pieces come in order. A piece is valid until the next is asked for.
         """
 
 
@@ -64,6 +83,11 @@ class Output:
         self.direct = ref if ref is not None and ref.direct else None
 
     @property
+    def together(self) -> Together | None:
+        """What makes it along with other outputs of the same file, or None."""
+        return self.values.together
+
+    @property
     def nbytes(self) -> int:
         """Bytes in the target."""
         return prod(self.values.shape) * self.values.dtype.itemsize
@@ -76,11 +100,16 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """A run of the target. `whole`: outputs to be written from end to end; else a part of one."""
+    """A run of the target. `whole`: outputs to be written from end to end; else a part of one.
+
+    With `together`, `whole` are its members, and `cuts` the ranges of it to be made.
+    """
 
     whole: Sequence[int]
     start: int = 0
     length: int = 0
+    together: Together | None = None
+    cuts: Sequence[tuple[int, int]] = ()
 
 
 class Stream:
@@ -147,13 +176,24 @@ class Stream:
                 self._failure = self._failure or error
 
     def _do(self, job: _Job, buffer: memoryview) -> None:
-        if job.length:
+        if job.together:
+            self._together(job, job.together)
+        elif job.length:
             self._part(job, buffer)
         elif len(job.whole) > 1 and not self.layout.checksums:
             self._batch(job.whole, buffer)
         else:
             for which in job.whole:
                 self._single(which, buffer)
+
+    def _together(self, job: _Job, maker: Together) -> None:
+        for cut in job.cuts:
+            for member, at, piece in maker.pieces(*cut):
+                which = job.whole[member]
+                if self.layout.checksums:
+                    self.checksums[which] = zlib.crc32(piece, self.checksums[which])
+                self.sink.write_at(self.layout.positions[which] + at, piece)
+                self._done(len(piece))
 
     def _part(self, job: _Job, buffer: memoryview) -> None:
         which = job.whole[0]
@@ -210,16 +250,21 @@ def _plan(outputs: Sequence[Output], layout: Layout) -> Iterator[_Job]:
     """Jobs in the order of the target, so that the device sees nearly sequential writes."""
     batch: list[int] = []
     filled = 0
+    joint = _joint(outputs)
     for which in sorted(range(len(outputs)), key=lambda i: (layout.positions[i], i)):
         output, size = outputs[which], outputs[which].nbytes
         if size == 0:
             # It lies where its neighbour begins: in a batch it would shift what follows.
             continue
-        small = size <= BLOCK
+        small = size <= BLOCK and output.together is None
         if batch and (not small or filled + size > BLOCK):
             yield _Job(batch)
             batch, filled = [], 0
-        if small:
+        if output.together is not None:
+            members = joint.pop(id(output.together), None)
+            if members is not None:
+                yield from _joint_jobs(members, output.together, layout)
+        elif small:
             batch.append(which)
             filled += size
         elif layout.checksums or not (output.direct or output.values.splits):
@@ -229,3 +274,18 @@ def _plan(outputs: Sequence[Output], layout: Layout) -> Iterator[_Job]:
                 yield _Job([which], start, min(_CHUNK, size - start))
     if batch:
         yield _Job(batch)
+
+
+def _joint(outputs: Sequence[Output]) -> dict[int, list[int]]:
+    """Where the members of what is made together stand, in the order of the members."""
+    where = {id(output.values): which for which, output in enumerate(outputs)}
+    makers = {id(o.together): o.together for o in outputs if o.together is not None}
+    return {key: [where[id(one)] for one in maker.members] for key, maker in makers.items()}
+
+
+def _joint_jobs(members: list[int], maker: Together, layout: Layout) -> Iterator[_Job]:
+    cuts = list(maker.cuts(_CHUNK))
+    if layout.checksums:
+        yield _Job(members, together=maker, cuts=cuts)
+    else:
+        yield from (_Job(members, together=maker, cuts=[cut]) for cut in cuts)

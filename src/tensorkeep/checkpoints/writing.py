@@ -6,7 +6,7 @@ File names and the index: what `transformers` 5 and `huggingface_hub` read.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tensorkeep.checkpoints.streaming import Output, Stream
@@ -112,16 +112,28 @@ def write(plan: Plan, layout: Layout, sink: Sink, reporter: Reporter = SILENT) -
 
 
 def shards(plan: Plan, size: int) -> list[Plan]:
-    """`plan` cut into parts of at most `size` bytes of tensors (a larger tensor has its own)."""
+    """`plan` cut into parts of at most `size` bytes of tensors (a larger tensor has its own).
+
+    What is made together stays together.
+    """
     groups: list[list[Output]] = [[]]
     filled = 0
-    for output in plan.outputs:
-        if groups[-1] and filled + output.nbytes > size:
+    for unit in _units(plan.outputs):
+        nbytes = sum(output.nbytes for output in unit)
+        if groups[-1] and filled + nbytes > size:
             groups.append([])
             filled = 0
-        groups[-1].append(output)
-        filled += output.nbytes
+        groups[-1] += unit
+        filled += nbytes
     return [_part(plan, group) for group in groups]
+
+
+def _units(outputs: Sequence[Output]) -> Iterable[list[Output]]:
+    """Outputs that may not be parted, in the order of the first of each."""
+    units: dict[int, list[Output]] = {}
+    for output in outputs:
+        units.setdefault(id(output.together or output), []).append(output)
+    return units.values()
 
 
 def _part(plan: Plan, group: list[Output]) -> Plan:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from tensorkeep.checkpoints.streaming import Together
 from tensorkeep.checkpoints.tensor import BLOCK, TensorRef
 from tensorkeep.checkpoints.ties import meant
 from tensorkeep.dtypes import DType
@@ -45,6 +46,7 @@ class Array(ABC):
     parents: tuple[Array, ...] = ()
     stored: TensorRef | None = None
     splits: bool = True
+    together: Together | None = None
 
     def _be(self, dtype: DType, shape: tuple[int, ...], *parents: Array) -> None:
         """Set what the fields of a frozen subclass make of it."""

@@ -1,0 +1,282 @@
+"""int8 weights with a float32 scale for each output channel, there and back.
+
+`weight` is int8 of the old shape, `weight_scale` float32 of shape [out, 1, ...]: the product is the
+weight again. The output channels are dimension 0. Both are made in one pass over the source, as a
+`Pair`; memory is a few pieces for each thread, whatever the size of the tensor or of one row of it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from math import inf, log10, prod
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from tensorkeep.dtypes import BY_NAME, DType
+from tensorkeep.edits import _rounding
+from tensorkeep.edits.arrays import Array, as_bytes, empty, encoded, numbers
+from tensorkeep.edits.inventory import Inventory
+from tensorkeep.errors import BadArgument, Unwritable
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Codes = NDArray[Any]
+
+SCALE = "_scale"
+# Pieces read at once where elements do not lie as they are wanted.
+_RUN = 32
+# Rows that are not worth a call each.
+_SHORT = 1 << 10
+INT8, FLOAT32 = BY_NAME["int8"], BY_NAME["float32"]
+
+
+class Tally:
+    """Sums of squares of a tensor's values and of its rounding errors, over one pass."""
+
+    def __init__(self) -> None:
+        self.signal = self.noise = 0.0
+        self._lock = threading.Lock()
+
+    def add(self, signal: float, noise: float) -> None:
+        """From any thread."""
+        with self._lock:
+            self.signal += signal
+            self.noise += noise
+
+    @property
+    def sqnr_db(self) -> float:
+        """Signal to quantisation noise, in dB; infinite where nothing was lost."""
+        return 10 * log10(self.signal / self.noise) if self.noise and self.signal else inf
+
+
+@dataclass(slots=True)
+class Piece:
+    """Codes from element `begin` of `row` on, two dimensions, their rows' scales, and two sums.
+
+    `signal` and `noise` are the sums of squares of the values and of what rounding changed. The
+    codes are overwritten by the next piece.
+    """
+
+    row: int
+    begin: int
+    scale: Codes
+    codes: Codes
+    signal: float
+    noise: float
+
+
+class Pair:
+    """The int8 weight and its scales, made together of `of`: a float tensor of 1 dimension or more.
+
+    `name` is for messages. `tally` is filled by `pieces`. Raises `Unwritable` for another dtype.
+    """
+
+    def __init__(self, name: str, of: Array) -> None:
+        if of.dtype.name not in _rounding.SOURCES or not of.shape or not of.numel:
+            raise Unwritable(
+                name,
+                expected="a float16, bfloat16, float32 or float64 tensor with elements",
+                got=f"{of.dtype} {list(of.shape)}",
+            )
+        self.name, self.of, self.tally = name, of, Tally()
+        self.rows, self.columns = of.shape[0], prod(of.shape[1:])
+        self.members = (Quantized(self), Scales(self))
+
+    @property
+    def weight(self) -> Quantized:
+        """The codes."""
+        return self.members[0]
+
+    @property
+    def scale(self) -> Scales:
+        """The scales."""
+        return self.members[1]
+
+    def cuts(self, size: int) -> Iterator[tuple[int, int]]:
+        """Ranges of rows that are made of about `size` bytes each."""
+        step = max(size // (self.columns * self.of.dtype.itemsize), 1)
+        for start in range(0, self.rows, step):
+            yield start, min(start + step, self.rows)
+
+    def pieces(self, start: int, stop: int) -> Iterator[tuple[int, int, memoryview]]:
+        """Rows `start` to `stop`: the member (0 the codes, 1 the scales), the byte, and the bytes.
+
+        Of each member in order. A piece is valid until the next is asked for. Raises `Unwritable`
+        for NaN and infinity.
+        """
+        import numpy as np
+
+        scales = np.empty(stop - start, "<f4")
+        for piece in self.made(start, stop):
+            self.tally.add(piece.signal, piece.noise)
+            scales[piece.row - start : piece.row - start + len(piece.scale)] = piece.scale
+            yield 0, piece.row * self.columns + piece.begin, as_bytes(piece.codes.reshape(-1))
+        yield 1, start * FLOAT32.itemsize, as_bytes(scales)
+
+    def made(self, start: int, stop: int) -> Iterator[Piece]:
+        """Rows `start` to `stop`, in order, piece by piece."""
+        room = _rounding.Room(self.of.dtype.name)
+        step = _rounding.PIECE // self.columns
+        if not step:
+            for row in range(start, stop):
+                yield from self._row(row, room)
+            return
+        # What has to be gathered or computed is asked for in longer runs.
+        run = step if self.of.stored is not None and self.of.stored.direct else step * _RUN
+        for begin in range(start, stop, run):
+            end = min(begin + run, stop)
+            rows = self.of.codes(begin * self.columns, end * self.columns)
+            rows = rows.reshape(-1, self.columns)
+            for row in range(begin, end, step):
+                raw = rows[row - begin : row - begin + step]
+                scale = self._scales(raw, row, room)
+                yield Piece(row, 0, scale, *_rounding.codes(raw, self.of.dtype.name, scale, room))
+
+    def _row(self, row: int, room: _rounding.Room) -> Iterator[Piece]:
+        """A row that is longer than a piece is read twice."""
+        import numpy as np
+
+        first, last = row * self.columns, (row + 1) * self.columns
+        cuts = [(at, min(at + _rounding.PIECE, last)) for at in range(first, last, _rounding.PIECE)]
+        dtype = self.of.dtype.name
+        parts = (self.of.codes(*cut).reshape(1, -1) for cut in cuts)
+        top = np.max([_rounding.tops(part, dtype, room) for part in parts], axis=0)
+        scale = self._checked(top, row)
+        for begin, end in cuts:
+            raw = self.of.codes(begin, end).reshape(1, -1)
+            yield Piece(row, begin - first, scale, *_rounding.codes(raw, dtype, scale, room))
+
+    def _scales(self, raw: Codes, row: int, room: _rounding.Room) -> Codes:
+        return self._checked(_rounding.tops(raw, self.of.dtype.name, room), row)
+
+    def _checked(self, top: Codes, row: int) -> Codes:
+        import numpy as np
+
+        scale = _rounding.scales(top)
+        good = np.isfinite(scale)
+        if not good.all():
+            bad = int(np.argmin(good))
+            raise Unwritable(
+                self.name,
+                expected="finite values, of which an int8 weight can be made",
+                got="NaN" if np.isnan(top[bad]) else "infinity, or a value beyond float32",
+                where=f"row {row + bad}",
+                remedy="Repair the weight, or keep it as it is with --skip.",
+            )
+        return scale
+
+
+class _Member(Array):
+    """One of the two tensors of a pair. Equal where the pair is, which is made once a tensor."""
+
+    def __init__(self, pair: Pair, dtype: DType, shape: tuple[int, ...]) -> None:
+        self.together = self.pair = pair
+        self._be(dtype, shape, pair.of)
+
+
+class Quantized(_Member):
+    """The int8 codes of a pair."""
+
+    def __init__(self, pair: Pair) -> None:
+        super().__init__(pair, INT8, pair.of.shape)
+
+    def _codes(self, start: int, stop: int) -> Codes:
+        result, columns = empty(INT8, stop - start), self.pair.columns
+        first, last = start // columns, (stop - 1) // columns + 1
+        for piece in self.pair.made(first, last):
+            at, flat = piece.row * columns + piece.begin, piece.codes.reshape(-1).view("u1")
+            low, high = max(at, start), min(at + flat.size, stop)
+            if low < high:
+                result[low - start : high - start] = flat[low - at : high - at]
+        return result
+
+
+class Scales(_Member):
+    """The float32 scales of a pair."""
+
+    def __init__(self, pair: Pair) -> None:
+        super().__init__(pair, FLOAT32, (pair.rows, *[1] * (len(pair.of.shape) - 1)))
+
+    def _codes(self, start: int, stop: int) -> Codes:
+        result = empty(FLOAT32, stop - start).view("<f4")
+        for piece in self.pair.made(start, stop):
+            result[piece.row - start : piece.row - start + len(piece.scale)] = piece.scale
+        return result.view("<u4")
+
+
+@dataclass(frozen=True)
+class Dequantized(Array):
+    """`of`, int8, times `scale` (one, or one for each of dimension 0), as elements of `to`."""
+
+    of: Array
+    scale: Array
+    to: DType = field(default=FLOAT32)
+
+    def __post_init__(self) -> None:
+        rows = self.of.shape[:1]
+        if self.scale.numel != 1 and (self.scale.shape[:1] != rows or self.scale.numel != rows[0]):
+            raise BadArgument(
+                "a scale",
+                expected=f"one, or one for each of the {rows[0] if rows else 1} output channels",
+                got=f"{self.scale.dtype} {list(self.scale.shape)}",
+            )
+        self._be(self.to, self.of.shape, self.of, self.scale)
+
+    def _codes(self, start: int, stop: int) -> Codes:
+        import numpy as np
+
+        values = numbers(self.of, start, stop).astype("<f4")
+        columns = self.of.numel if self.scale.numel == 1 else prod(self.of.shape[1:])
+        first, last = start // columns, (stop - 1) // columns + 1
+        scale = numbers(self.scale, first, last).astype("<f4", copy=False)
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            if columns < _SHORT:
+                values *= np.repeat(scale, columns)[start - first * columns :][: len(values)]
+                return encoded(values, self.to)
+            for at, one in enumerate(scale, first):
+                begin, end = at * columns - start, (at + 1) * columns - start
+                values[max(begin, 0) : end] *= one
+        return encoded(values, self.to)
+
+
+@dataclass(frozen=True)
+class Dequantize:
+    """Every int8 `weight` with a `weight_scale` beside it becomes floats of `to`; the scale goes.
+
+    The names need not be these: any two of which one is the other and `_scale`.
+    """
+
+    to: str = "float32"
+    op: ClassVar[str] = "dequantize"
+
+    def __post_init__(self) -> None:
+        if self.to not in BY_NAME or not BY_NAME[self.to].is_floating:
+            raise BadArgument("dequantize", expected="a floating point dtype", got=repr(self.to))
+
+    def apply(self, inventory: Inventory) -> None:
+        """Raises `BadArgument` where the scales are not one, or one for an output channel."""
+        found = {name for name in inventory if self._is_pair(name, inventory)}
+        if not found:
+            inventory.notes.append("no int8 tensor has a scale beside it to dequantize with")
+        for name in found:
+            whole = Dequantized(inventory[name], inventory[name + SCALE], BY_NAME[self.to])
+            origin = inventory.origin.get(name, ()) + inventory.origin.get(name + SCALE, ())
+            inventory.put(name, whole, origin)
+        inventory.drop([name + SCALE for name in found])
+
+    def _is_pair(self, name: str, inventory: Inventory) -> bool:
+        if name + SCALE not in inventory or inventory[name].dtype is not INT8:
+            return False
+        if name + "_zero_point" in inventory:
+            raise BadArgument(
+                name,
+                expected="symmetric int8 codes",
+                got=f"{name}_zero_point beside them",
+                remedy="Dequantize it with what quantised it.",
+            )
+        return inventory[name + SCALE].dtype.is_floating
+
+    def inverse(self) -> None:
+        """None: which floats were rounded to a code is forgotten."""
