@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tensorkeep.live.into import load_into
     from tensorkeep.live.loading import load
     from tensorkeep.live.whole import load_model
+    from tensorkeep.quantizing import quantize
     from tensorkeep.scanning.targets import scan
     from tensorkeep.scanning.weights_only import safe_globals
     from tensorkeep.verifying import verify
@@ -49,6 +50,7 @@ __all__ = [
     "load_model",
     "match",
     "open",
+    "quantize",
     "safe_globals",
     "scan",
     "verify",
@@ -67,6 +69,7 @@ _LAZY = {
     "load_model": ("tensorkeep.live.whole", "load_model"),
     "match": ("tensorkeep.live.fitting", "match"),
     "open": ("tensorkeep.checkpoints.opening", "open_checkpoint"),
+    "quantize": ("tensorkeep.quantizing", "quantize"),
     "safe_globals": ("tensorkeep.scanning.weights_only", "safe_globals"),
     "scan": ("tensorkeep.scanning.targets", "scan"),
     "verify": ("tensorkeep.verifying", "verify"),

@@ -23,6 +23,7 @@ VERBS = {
     "inspect": "tensorkeep.cli.inspect",
     "diff": "tensorkeep.cli.diff",
     "convert": "tensorkeep.cli.convert",
+    "quantize": "tensorkeep.cli.quantize",
     "match": "tensorkeep.cli.match",
     "verify": "tensorkeep.cli.verify",
     "guard": "tensorkeep.cli.guard",
