@@ -5,12 +5,14 @@ float64 and rounded once); a code is the element / scale, rounded half to even. 
 what `torch.round(row.float() / scale)` gives. Of a row of zeros the scale is 1; a scale too small
 for a normal float32 becomes the smallest one, so that no code is beyond 127.
 
-Every array here is read while the piece before it is still in the cache: a tensor-sized pass for
-each step would move eight times the bytes through memory.
+Memory is used again from piece to piece: fresh pages for the result of each step would cost more
+than the step.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from tensorkeep.edits import _floats
@@ -21,8 +23,9 @@ if TYPE_CHECKING:
     Numbers = NDArray[Any]
 
 LARGEST = 127
-# Elements of a piece: two float32 buffers of it and its source fit the L2 cache of a core.
-PIECE = 1 << 16
+# Elements of a piece. What fits the L2 cache (a sixteenth of it) is computed faster, but threads
+# that call numpy that often wait for Python's lock longer than they compute.
+PIECE = 1 << 20
 # numpy's dot product of longer vectors may start threads of its own.
 _DOT = 1 << 13
 _HALVES = frozenset({"float16", "bfloat16"})
@@ -30,16 +33,32 @@ SOURCES = frozenset({"float64", "float32", *_HALVES})
 
 
 class Room:
-    """Buffers for pieces of up to `PIECE` elements, for one thread."""
+    """Buffers for pieces of up to `PIECE` elements of `dtype`, for one thread at a time."""
 
     def __init__(self, dtype: str) -> None:
         import numpy as np
 
         self.wide = "<f8" if dtype == "float64" else "<f4"
+        self.raw = np.empty(PIECE, "<u2" if dtype in _HALVES else self.wide.replace("f", "u"))
         self.ratio = np.empty(PIECE, self.wide)
         self.whole = np.empty(PIECE, self.wide)
         self.codes = np.empty(PIECE, "i1")
-        self.short = np.empty(PIECE if dtype in _HALVES else 0, "<u2")
+
+
+_free: dict[str, list[Room]] = {dtype: [] for dtype in SOURCES}
+
+
+@contextmanager
+def room(dtype: str) -> Iterator[Room]:
+    """A room that nobody else has: fresh memory for each run would be faulted in each time."""
+    try:
+        taken = _free[dtype].pop()
+    except IndexError:
+        taken = Room(dtype)
+    try:
+        yield taken
+    finally:
+        _free[dtype].append(taken)
 
 
 def tops(raw: Numbers, dtype: str, room: Room) -> Numbers:
@@ -51,7 +70,7 @@ def tops(raw: Numbers, dtype: str, room: Room) -> Numbers:
 
     if dtype in _HALVES:
         # Without the sign bit the codes of 16-bit floats are in the order of what they stand for.
-        size = np.bitwise_and(raw, np.uint16(0x7FFF), out=_like(room.short, raw))
+        size = np.bitwise_and(raw, np.uint16(0x7FFF), out=_like(room.whole.view("<u2"), raw))
         return _floats.widen(np.ascontiguousarray(size.max(axis=1)), dtype)
     found: Numbers = np.abs(raw.view(room.wide), out=_like(room.ratio, raw)).max(axis=1)
     return found

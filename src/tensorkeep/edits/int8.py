@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     Codes = NDArray[Any]
 
 SCALE = "_scale"
-# Pieces read at once where elements do not lie as they are wanted.
-_RUN = 32
 # Rows that are not worth a call each.
 _SHORT = 1 << 10
 INT8, FLOAT32 = BY_NAME["int8"], BY_NAME["float32"]
@@ -117,22 +115,21 @@ class Pair:
 
     def made(self, start: int, stop: int) -> Iterator[Piece]:
         """Rows `start` to `stop`, in order, piece by piece."""
-        room = _rounding.Room(self.of.dtype.name)
-        step = _rounding.PIECE // self.columns
-        if not step:
+        with _rounding.room(self.of.dtype.name) as room:
+            step = _rounding.PIECE // self.columns
+            if step:
+                yield from self._rows(start, stop, step, room)
+                return
             for row in range(start, stop):
                 yield from self._row(row, room)
-            return
-        # What has to be gathered or computed is asked for in longer runs.
-        run = step if self.of.stored is not None and self.of.stored.direct else step * _RUN
-        for begin in range(start, stop, run):
-            end = min(begin + run, stop)
-            rows = self.of.codes(begin * self.columns, end * self.columns)
-            rows = rows.reshape(-1, self.columns)
-            for row in range(begin, end, step):
-                raw = rows[row - begin : row - begin + step]
-                scale = self._scales(raw, row, room)
-                yield Piece(row, 0, scale, *_rounding.codes(raw, self.of.dtype.name, scale, room))
+
+    def _rows(self, start: int, stop: int, step: int, room: _rounding.Room) -> Iterator[Piece]:
+        for row in range(start, stop, step):
+            last = min(row + step, stop)
+            raw = self._read(row * self.columns, last * self.columns, room)
+            raw = raw.reshape(-1, self.columns)
+            scale = self._scales(raw, row, room)
+            yield Piece(row, 0, scale, *_rounding.codes(raw, self.of.dtype.name, scale, room))
 
     def _row(self, row: int, room: _rounding.Room) -> Iterator[Piece]:
         """A row that is longer than a piece is read twice."""
@@ -141,12 +138,21 @@ class Pair:
         first, last = row * self.columns, (row + 1) * self.columns
         cuts = [(at, min(at + _rounding.PIECE, last)) for at in range(first, last, _rounding.PIECE)]
         dtype = self.of.dtype.name
-        parts = (self.of.codes(*cut).reshape(1, -1) for cut in cuts)
+        parts = (self._read(*cut, room).reshape(1, -1) for cut in cuts)
         top = np.max([_rounding.tops(part, dtype, room) for part in parts], axis=0)
         scale = self._checked(top, row)
         for begin, end in cuts:
-            raw = self.of.codes(begin, end).reshape(1, -1)
+            raw = self._read(begin, end, room).reshape(1, -1)
             yield Piece(row, begin - first, scale, *_rounding.codes(raw, dtype, scale, room))
+
+    def _read(self, start: int, stop: int, room: _rounding.Room) -> Codes:
+        ref = self.of.stored
+        if ref is None or not ref.direct:
+            return self.of.codes(start, stop)
+        ref.check()
+        raw, record = room.raw[: stop - start], ref.record
+        record.storage.read_into((record.offset + start) * record.dtype.itemsize, as_bytes(raw))
+        return raw
 
     def _scales(self, raw: Codes, row: int, room: _rounding.Room) -> Codes:
         return self._checked(_rounding.tops(raw, self.of.dtype.name, room), row)
