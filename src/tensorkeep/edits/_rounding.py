@@ -1,4 +1,4 @@
-"""Rows of floats to int8 codes and a scale each, in pieces that stay in the processor's cache.
+"""Rows of floats to int8 codes and a scale each, in pieces of a few megabytes.
 
 A row's scale is its largest magnitude / 127, computed and kept in float32 (for float64 computed in
 float64 and rounded once); a code is the element / scale, rounded half to even. That is bit for bit
@@ -45,20 +45,23 @@ class Room:
         self.codes = np.empty(PIECE, "i1")
 
 
-_free: dict[str, list[Room]] = {dtype: [] for dtype in SOURCES}
+class Rooms:
+    """Rooms that are used again: fresh memory for each run would be faulted in each time."""
 
+    def __init__(self) -> None:
+        self._free: dict[str, list[Room]] = {dtype: [] for dtype in SOURCES}
 
-@contextmanager
-def room(dtype: str) -> Iterator[Room]:
-    """A room that nobody else has: fresh memory for each run would be faulted in each time."""
-    try:
-        taken = _free[dtype].pop()
-    except IndexError:
-        taken = Room(dtype)
-    try:
-        yield taken
-    finally:
-        _free[dtype].append(taken)
+    @contextmanager
+    def one(self, dtype: str) -> Iterator[Room]:
+        """A room that nobody else has meanwhile. From any thread."""
+        try:
+            taken = self._free[dtype].pop()
+        except IndexError:
+            taken = Room(dtype)
+        try:
+            yield taken
+        finally:
+            self._free[dtype].append(taken)
 
 
 def tops(raw: Numbers, dtype: str, room: Room) -> Numbers:

@@ -68,10 +68,11 @@ class Piece:
 class Pair:
     """The int8 weight and its scales, made together of `of`: a float tensor of 1 dimension or more.
 
-    `name` is for messages. `tally` is filled by `pieces`. Raises `Unwritable` for another dtype.
+    `name` is for messages. `tally` is filled by `pieces`. `rooms` may be shared with other pairs.
+    Raises `Unwritable` for another dtype.
     """
 
-    def __init__(self, name: str, of: Array) -> None:
+    def __init__(self, name: str, of: Array, rooms: _rounding.Rooms | None = None) -> None:
         if of.dtype.name not in _rounding.SOURCES or not of.shape or not of.numel:
             raise Unwritable(
                 name,
@@ -79,6 +80,7 @@ class Pair:
                 got=f"{of.dtype} {list(of.shape)}",
             )
         self.name, self.of, self.tally = name, of, Tally()
+        self._rooms = rooms or _rounding.Rooms()
         self.rows, self.columns = of.shape[0], prod(of.shape[1:])
         self.members = (Quantized(self), Scales(self))
 
@@ -115,7 +117,7 @@ class Pair:
 
     def made(self, start: int, stop: int) -> Iterator[Piece]:
         """Rows `start` to `stop`, in order, piece by piece."""
-        with _rounding.room(self.of.dtype.name) as room:
+        with self._rooms.one(self.of.dtype.name) as room:
             step = _rounding.PIECE // self.columns
             if step:
                 yield from self._rows(start, stop, step, room)
@@ -187,6 +189,17 @@ class Quantized(_Member):
 
     def __init__(self, pair: Pair) -> None:
         super().__init__(pair, INT8, pair.of.shape)
+
+    def blocks(self, start: int = 0, stop: int | None = None) -> Iterator[memoryview]:
+        """The bytes of elements `start` to `stop`; of all of them in one pass, however long a row.
+
+        A piece is valid until the next is asked for.
+        """
+        if start or stop not in (None, self.numel):
+            yield from super().blocks(start, stop)
+            return
+        for piece in self.pair.made(0, self.pair.rows):
+            yield as_bytes(piece.codes.reshape(-1))
 
     def _codes(self, start: int, stop: int) -> Codes:
         result, columns = empty(INT8, stop - start), self.pair.columns

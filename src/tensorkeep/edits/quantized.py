@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from math import prod
 from typing import Any
 
-from tensorkeep.edits._rounding import SOURCES
+from tensorkeep.edits._rounding import SOURCES, Rooms
 from tensorkeep.edits.arrays import Array
 from tensorkeep.edits.int8 import FLOAT32, SCALE, Pair
 from tensorkeep.edits.inventory import Inventory
@@ -119,6 +119,7 @@ def quantize_inventory(inventory: Inventory, rules: Rules) -> Selection:
             found.kept[name] = why
             refused.setdefault(array, name)
     made: dict[Array, Pair] = {}
+    rooms = Rooms()
     for name, array in inventory.tensors.items():
         if name in found.kept:
             continue
@@ -126,7 +127,7 @@ def quantize_inventory(inventory: Inventory, rules: Rules) -> Selection:
             other = refused[array]
             found.kept[name] = f"tied to {other}, which stays: {found.kept[other]}"
             continue
-        found.pairs[name] = made.setdefault(array, Pair(name, array))
+        found.pairs[name] = made.setdefault(array, Pair(name, array, rooms))
     if not found.pairs:
         raise _nothing(inventory, found)
     _replace(inventory, found)
