@@ -16,7 +16,10 @@ README = HERE.parent / "README.md"
 START, END = "<!-- bench:start -->", "<!-- bench:end -->"
 FIGURES = ("inspecting", "converting", "scanning", "pickling", "curves")
 # Drawn once they have been measured.
-LATER = ("diffing",)
+LATER = (
+    "diffing",
+    "quantizing",
+)
 # Takes the other scanners and ten minutes, and is run by itself: `make bench-scanners`.
 APART = ("scanners",)
 
@@ -40,6 +43,7 @@ def render(results: dict[str, dict[str, Any]]) -> str:
         ("inspecting", inspecting),
         ("converting", converting),
         ("diffing", diffing),
+        ("quantizing", quantizing),
         ("scanning", scanning),
         ("pickling", pickling),
     ):
@@ -123,6 +127,24 @@ def diffing(result: dict[str, Any]) -> list[tuple[str, str, str, str]]:
         ):
             title = f"`diff` of two {'.pth' if peer == 'torch loop' else 'safetensors'}, {name}"
             rows.append(compared(title, by[ours], words, by[peer], case[key]))
+    return rows
+
+
+def quantizing(result: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    rows = []
+    for name, case in result["cases"].items():
+        by = by_name(case["rows"])
+        for ours, peer, words, key in (
+            ("tensorkeep quantize, .pth", "torch loop", "a loop in torch", "times_faster"),
+            ("tensorkeep quantize, safetensors", "numpy loop", "in numpy", "times_faster_numpy"),
+        ):
+            for suffix, flushed in (("", "flushed to the device"), (", no fsync", "not flushed")):
+                end = "_fsync" if not suffix else ""
+                kind = ".pth" if peer == "torch loop" else "safetensors"
+                title = f"`quantize` a {kind} to int8, {name}, {flushed}"
+                rows.append(
+                    compared(title, by[ours + suffix], words, by[peer + suffix], case[key + end])
+                )
     return rows
 
 

@@ -32,6 +32,7 @@ PUBLIC = {
     "load_model",
     "match",
     "open",
+    "quantize",
     "safe_globals",
     "scan",
     "verify",

@@ -22,10 +22,10 @@ from tensorkeep.edits import planning
 from tensorkeep.edits.edit import Edit
 from tensorkeep.edits.inventory import Inventory
 from tensorkeep.edits.others import Others
-from tensorkeep.errors import BadArgument, NotSafe
+from tensorkeep.errors import BadArgument
 from tensorkeep.facts import Limits, Verdict
 from tensorkeep.progress import SILENT, Reporter
-from tensorkeep.scanning import judge
+from tensorkeep.scanning.requiring import check_safe
 
 if TYPE_CHECKING:
     from tensorkeep.edits.casting import Tally
@@ -210,18 +210,8 @@ class _Job:
         self.tallies: list[Tally] = []
 
     def check_safe(self, require: str | None) -> None:
-        self.verdict, findings = judge(self.ckpt, audit=require is not None)
-        if require == "safe" and self.verdict != "safe":
-            raise NotSafe(
-                self.ckpt.path,
-                expected="a file that a scan calls safe",
-                got=f"{self.verdict}: {findings[0].what}" if findings else self.verdict,
-                remedy="See what the file would do: tensorkeep scan.",
-            )
-        if self.verdict != "safe":
-            self.notes.append(
-                f"the source is {self.verdict}: {findings[0].what}; nothing of it was run"
-            )
+        self.verdict, notes = check_safe(self.ckpt, require)
+        self.notes += notes
 
     def select(self, section: str | None, only: Sequence[str], skip: Sequence[str]) -> None:
         choice = Choice(self.ckpt, section, only, skip, drop=self.drop)

@@ -13,7 +13,7 @@ import torch
 
 import tensorkeep as tk
 
-VERBS = ("scan", "inspect", "diff", "convert", "match", "verify", "guard")
+VERBS = ("scan", "inspect", "diff", "convert", "quantize", "match", "verify", "guard")
 
 
 def closed_json(text):

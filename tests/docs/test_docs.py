@@ -276,10 +276,13 @@ def rows(page: Path, heading: str = "") -> list[list[str]]:
     return [row for row in cells if row[0].startswith(("`", "[`"))]
 
 
-@pytest.mark.parametrize("command", ["scan", "inspect", "diff", "convert", "match", "verify"])
+@pytest.mark.parametrize(
+    "command", ["scan", "inspect", "diff", "convert", "quantize", "match", "verify"]
+)
 def test_the_json_page_has_the_keys(command: str, workplace: Path) -> None:
     second = dict.fromkeys(("diff", "match"), " examples/digits.pth")
-    target = {"convert": " out.safetensors", **second}.get(command, "")
+    written = dict.fromkeys(("convert", "quantize"), " out.safetensors")
+    target = {**written, **second}.get(command, "")
     result = bash(f"tensorkeep {command} --format json examples/digits.pth{target} 2>/dev/null")
     keys = set(json.loads(result.stdout))
     first = [row[0] for row in rows(ROOT / "docs" / "json.md", command)]
