@@ -233,7 +233,7 @@ def deep_objects():
     """Objects in each other, as deep as no pickler writes: taken apart, they overflow the stack."""
     amplified = "pickle/amplification"
     made = g("collections", "defaultdict") + b"q\x01" + g("builtins", "list") + b"\x85q\x02R"
-    chain = made + b"K\x00" + b"h\x01h\x02RK\x00" * 4_999 + b"N" + b"s" * 5_000
+    chain = made + b"K\x00" + b"h\x01h\x02RK\x00" * 4_499 + b"N" + b"s" * 4_500
     keep("dictionaries_in_each_other", "I", DANGEROUS, amplified, {"model.pkl": P2 + chain + b"."})
     popped = {"model.pkl": P2 + chain + b"0" + HONEST[2:]}
     keep("dictionaries_in_each_other_popped", "I", DANGEROUS, amplified, popped)
