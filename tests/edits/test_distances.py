@@ -212,3 +212,31 @@ def test_equal_is_equal(data, at):
 
 def test_what_has_numbers():
     assert {name for name, dtype in BY_NAME.items() if measurable(dtype)} == set(ALL)
+
+
+@pytest.mark.parametrize("name", FLOATS)
+@pytest.mark.parametrize("scale", [1e-2, 1e-4, 1e-7, 1e-16, 1e-30])
+def test_the_cosine_of_lengths_that_lie_far_apart(name, scale):
+    a, b = some(name, 9000, 1, spread=scale), some(name, 9000, 2) + some(name, 9000, 1)
+    x, y = wide(a), wide(b)
+    if not x.any():  # below the smallest half
+        assert measure(a, b).cosine is None
+        return
+    wanted = (x @ y / (x.norm() * y.norm())).item()
+    assert measure(a, b).cosine == pytest.approx(wanted, abs=1e-6)
+    assert measure(b, a).cosine == pytest.approx(wanted, abs=1e-6)
+
+
+def test_integers_of_lengths_that_lie_far_apart():
+    a, b = torch.tensor([1, 0, 2]), torch.tensor([2**60, 2**61, 0])
+    wanted = (wide(a) @ wide(b) / (wide(a).norm() * wide(b).norm())).item()
+    assert measure(a, b).cosine == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("value", [5e-324, 1e-200])
+def test_differences_whose_squares_are_zero_are_differences(value):
+    a = torch.tensor([0.0, 0.0], dtype=torch.float64)
+    b = torch.tensor([0.0, value], dtype=torch.float64)
+    found = measure(a, b)
+    assert found.apart and found.max_abs == value and found.rel_l2 is None
+    assert measure(torch.ones_like(a), torch.ones_like(a) + b).rel_l2 == 0.0

@@ -4,7 +4,8 @@ Values are compared in float32 where both sides fit into it exactly, else in flo
 exactly (but uint64 with signed ones, in float64). Sums are taken over rows of 4,096 elements in the
 type of the values and of those in float64. The cosine follows from the three sums of squares in a
 form that loses no digits where both sides are nearly equal:
-1 - (|a-b|^2 - (|a|-|b|)^2) / (2 |a| |b|).
+1 - (|a-b|^2 - (|a|-|b|)^2) / (2 |a| |b|). Where one side is far longer than the other that form
+loses all of them, and the products themselves are summed.
 
 The cost is passes over memory, so pieces stay in the caches and no pass is made twice: a plain
 subtraction, its extremes, and three dot products.
@@ -30,6 +31,8 @@ STEP = 1 << 18
 # Short enough that a row's sum in float32 keeps six digits; OpenBLAS would start threads of its
 # own for vectors over 10,000.
 _ROW = 4096
+# Squares of lengths: from a tenth or ten times on, the product of both sides is taken by itself.
+_APART = 100.0
 # A sum of squares below this may have lost squares that float32 cannot hold.
 _TINY = 1e-25
 _INTEGERS = frozenset({"int", "uint", "bool"})
@@ -44,9 +47,9 @@ class Distance:
     """What was found over all pairs of elements (a, b) so far.
 
     `largest` is the largest |a - b| where both are finite; `difference`, `first` and `second` are
-    the sums of squares of a - b, a and b there. `odd` counts the places where a NaN or an infinity
-    stands on one side and another value on the other (`odd_nan`: one of them is a NaN), `nans`
-    those where both are NaN, which counts as equal. `beyond`: something is out of tolerance.
+    the sums of squares of a - b, a and b there, `product` that of a times b. `odd` counts the
+    places where a NaN or an infinity stands on one side and another value on the other (`odd_nan`:
+    one of them is a NaN), `nans` those where both are NaN, which counts as equal. `beyond`: something is out of tolerance.
     `unmeasured`: bytes differ whose dtype has no values that could be subtracted. `recoded`: bytes
     of one dtype differ and mean the same values.
     """
@@ -55,6 +58,7 @@ class Distance:
     difference: float = 0.0
     first: float = 0.0
     second: float = 0.0
+    product: float = 0.0
     odd: int = 0
     nans: int = 0
     odd_nan: bool = False
@@ -68,6 +72,7 @@ class Distance:
         self.difference += other.difference
         self.first += other.first
         self.second += other.second
+        self.product += other.product
         self.odd += other.odd
         self.nans += other.nans
         self.odd_nan = self.odd_nan or other.odd_nan
@@ -90,8 +95,8 @@ class Distance:
     @property
     def rel_l2(self) -> float | None:
         """|a - b| / |a|; None if a is nothing but zeros and b is not."""
-        if self.difference == 0:
-            return 0.0
+        if self.difference == 0:  # squares of what is very small are zero too
+            return 0.0 if self.first or not self.largest else None
         return _finite(math.sqrt(self.difference) / math.sqrt(self.first)) if self.first else None
 
     @property
@@ -100,10 +105,17 @@ class Distance:
         a, b = math.sqrt(self.first), math.sqrt(self.second)
         if not a * b:
             return None
-        # (a - b) as the difference of squares over the sum: a and b may agree to many digits.
-        gap = (self.first - self.second) / (a + b)
-        cosine = _finite(1 - (self.difference - gap * gap) / (2 * a * b))
+        if _far(self.first, self.second):
+            cosine = _finite(self.product / (a * b))
+        else:
+            # (a - b) as the difference of squares over the sum: they may agree to many digits.
+            gap = (self.first - self.second) / (a + b)
+            cosine = _finite(1 - (self.difference - gap * gap) / (2 * a * b))
         return None if cosine is None else max(-1.0, min(1.0, cosine))
+
+
+def _far(first: float, second: float) -> bool:
+    return not second < _APART * first < _APART * _APART * second
 
 
 def _finite(value: float) -> float | None:
@@ -174,8 +186,7 @@ class Meter:
         squares = self._squares_of(piece, dtype, table=False)
         if dtype.name in _HALVES and not squares < _NO_HALF:
             squares = self._squares_of(piece, dtype, table=True)
-        to.first += squares
-        to.second += squares
+        to.add(Distance(first=squares, second=squares, product=squares))
 
     def _squares_of(self, piece: Array, dtype: DType, *, table: bool) -> float:
         import numpy as np
@@ -238,7 +249,8 @@ class Meter:
         gap = self._rooms[2, : a.nbytes].view(a.dtype)
         np.subtract(a, b, out=gap)
         difference = _squares(gap)
-        if difference == 0 and np.array_equal(a, b):
+        same = difference == 0 and np.array_equal(a, b)
+        if same:
             squares = _squares(a)
             sums = (0.0, squares, squares)
         else:
@@ -253,8 +265,8 @@ class Meter:
                 wide = np.result_type(a, np.float64)
                 self._measure(to, a.astype(wide), b.astype(wide))
                 return
-        largest = _largest(gap) if difference else 0.0
-        found = Distance(largest, *sums)
+        largest = 0.0 if same else _largest(gap)
+        found = Distance(largest, *sums, _product(a, b, *sums))
         found.beyond = largest > self._atol and self._out_of_tolerance(gap, b)
         to.add(found)
 
@@ -273,6 +285,8 @@ class Meter:
         rough, wide = gap.astype("<f8"), b.astype("<f8")
         found = Distance(int(gap.max(initial=0)), _squares(rough), _squares(a.astype("<f8")))
         found.second = _squares(wide)
+        sums = (found.difference, found.first, found.second)
+        found.product = _product(a.astype("<f8"), wide, *sums)
         found.beyond = found.largest > self._atol and self._out_of_tolerance(rough, wide)
         to.add(found)
 
@@ -304,6 +318,15 @@ def _squares(values: Array) -> float:
         wide = flat.astype("<f8")
         total = float(np.dot(wide, wide))
     return total
+
+
+def _product(a: Array, b: Array, difference: float, first: float, second: float) -> float:
+    """The sum of the products of all parts: from the sums of squares, if they still tell it."""
+    import numpy as np
+
+    if not _far(first, second):
+        return (first + second - difference) / 2
+    return float(np.dot(_flat(a).astype("<f8"), _flat(b).astype("<f8")))
 
 
 def _row_squares(rows: Array) -> Array:
