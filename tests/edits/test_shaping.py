@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tensorkeep.edits.applying import apply
 from tensorkeep.edits.shaping import CastTo, Pad, Reshape, Scale, Slice, Tie, Transpose, Untie
 from tensorkeep.errors import BadArgument, UnknownTensor
 
@@ -65,3 +66,11 @@ def test_what_cannot_be(edited, state):
     ):  # fmt: skip
         with pytest.raises(BadArgument):
             make()
+
+
+def test_the_tensor_that_an_edit_cannot_change_is_named(inventory, state):
+    for edit in (Slice("weight", 3), Reshape("weight", (5,)), Transpose("weight", (0, 0))):
+        with pytest.raises(BadArgument, match=rf"\(at edit 1, {edit.op}, a\.weight\)"):
+            apply(inventory(state), [edit])
+    with pytest.raises(BadArgument, match="finite factor"):
+        Scale("weight", float("nan"))

@@ -23,7 +23,7 @@ def apply(inventory: Inventory, edits: Sequence[Edit]) -> None:
                 error.subject,
                 expected=error.expected,
                 got=error.got,
-                where=error.where or f"edit {number}, {edit.op}",
+                where=f"edit {number}, {edit.op}" + (f", {error.where}" if error.where else ""),
                 remedy=error.remedy,
             ) from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isfinite
 from typing import ClassVar
 
 from tensorkeep.edits.arrays import Array
@@ -80,6 +81,8 @@ class Average:
                 expected=f"{len(self.others) + 1} weights, this checkpoint's first",
                 got=len(self.weights),
             )
+        if not all(map(isfinite, self.weights)):
+            raise BadArgument("average", expected="finite weights", got=list(self.weights))
 
     def apply(self, inventory: Inventory) -> None:
         """Raises `UnknownTensor`, `BadArgument` where names or shapes differ."""

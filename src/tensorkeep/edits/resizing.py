@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from math import ceil, isqrt, prod
@@ -12,7 +13,7 @@ from tensorkeep.edits.arrays import Array, Filled, encoded, numbers
 from tensorkeep.edits.computed import Computed, require_floats
 from tensorkeep.edits.inventory import Inventory
 from tensorkeep.edits.shapes import Joined, require_dim, sliced
-from tensorkeep.errors import BadArgument
+from tensorkeep.errors import BadArgument, TensorkeepError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,6 +30,26 @@ def chosen(inventory: Inventory, pattern: str, verb: str) -> list[str]:
     if not found:
         inventory.notes.append(f"no name matches {pattern!r} to {verb}")
     return found
+
+
+def change(
+    inventory: Inventory, pattern: str, verb: str, changed: Callable[[Array, str], Array]
+) -> None:
+    """Put what `changed` makes of each tensor (and its name) that `pattern` matches in its place.
+
+    Its errors are raised with the name of the tensor.
+    """
+    for name in chosen(inventory, pattern, verb):
+        try:
+            inventory.put(name, changed(inventory[name], name))
+        except TensorkeepError as error:
+            raise type(error)(
+                error.subject,
+                expected=error.expected,
+                got=error.got,
+                where=error.where or name,
+                remedy=error.remedy,
+            ) from error
 
 
 def _require_size(size: int, what: str) -> None:
@@ -57,8 +78,7 @@ class Resize:
 
     def apply(self, inventory: Inventory) -> None:
         """Raises `BadArgument` for a dimension that is not there."""
-        for name in chosen(inventory, self.pattern, "resize"):
-            inventory.put(name, self._resized(inventory[name], name))
+        change(inventory, self.pattern, "resize", self._resized)
 
     def _resized(self, array: Array, name: str) -> Array:
         dim = require_dim(array.shape, self.dim)

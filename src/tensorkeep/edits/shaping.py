@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isfinite
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tensorkeep.dtypes import DType, find
@@ -10,7 +11,7 @@ from tensorkeep.edits.arrays import Array, Filled
 from tensorkeep.edits.casting import counted
 from tensorkeep.edits.computed import Sum, one_code
 from tensorkeep.edits.inventory import Inventory
-from tensorkeep.edits.resizing import chosen
+from tensorkeep.edits.resizing import change, chosen
 from tensorkeep.edits.shapes import Joined, permuted, require_dim, reshaped, sliced
 from tensorkeep.errors import BadArgument
 
@@ -30,13 +31,14 @@ class Slice:
 
     def apply(self, inventory: Inventory) -> None:
         """Raises `BadArgument` for positions outside."""
-        for name in chosen(inventory, self.pattern, "slice"):
-            array = inventory[name]
-            dim = require_dim(array.shape, self.dim)
-            size = array.shape[dim]
-            begin = self.begin + size if self.begin < 0 else self.begin
-            end = self.end + size if self.end <= 0 else self.end
-            inventory.put(name, sliced(array, dim, begin, end))
+        change(inventory, self.pattern, "slice", self._sliced)
+
+    def _sliced(self, array: Array, _name: str) -> Array:
+        dim = require_dim(array.shape, self.dim)
+        size = array.shape[dim]
+        begin = self.begin + size if self.begin < 0 else self.begin
+        end = self.end + size if self.end <= 0 else self.end
+        return sliced(array, dim, begin, end)
 
     def inverse(self) -> None:
         """None: what was cut is gone."""
@@ -61,15 +63,16 @@ class Pad:
 
     def apply(self, inventory: Inventory) -> None:
         """Raises `BadArgument` for a dimension that is not there."""
-        for name in chosen(inventory, self.pattern, "pad"):
-            array = inventory[name]
-            dim = require_dim(array.shape, self.dim)
-            code = one_code(self.value, array.dtype) if self.value else 0
-            front, back = (
-                Filled(array.dtype, (*array.shape[:dim], size, *array.shape[dim + 1 :]), code)
-                for size in (self.before, self.after)
-            )
-            inventory.put(name, Joined((front, array, back), dim))
+        change(inventory, self.pattern, "pad", self._padded)
+
+    def _padded(self, array: Array, _name: str) -> Array:
+        dim = require_dim(array.shape, self.dim)
+        code = one_code(self.value, array.dtype) if self.value else 0
+        front, back = (
+            Filled(array.dtype, (*array.shape[:dim], size, *array.shape[dim + 1 :]), code)
+            for size in (self.before, self.after)
+        )
+        return Joined((front, array, back), dim)
 
     def inverse(self) -> Slice:
         """Cut it off again."""
@@ -86,15 +89,15 @@ class Transpose:
 
     def apply(self, inventory: Inventory) -> None:
         """Raises `BadArgument` for dimensions that are not those of the tensor."""
-        for name in chosen(inventory, self.pattern, "transpose"):
-            array = inventory[name]
-            count = len(array.shape)
-            if not self.dims and count < 2:
-                raise BadArgument(
-                    f"transpose of {name!r}", expected="at least two dimensions", got=count
-                )
-            dims = self.dims or (*range(count - 2), count - 1, count - 2)
-            inventory.put(name, permuted(array, dims))
+        change(inventory, self.pattern, "transpose", self._turned)
+
+    def _turned(self, array: Array, name: str) -> Array:
+        count = len(array.shape)
+        if not self.dims and count < 2:
+            raise BadArgument(
+                f"transpose of {name!r}", expected="at least two dimensions", got=count
+            )
+        return permuted(array, self.dims or (*range(count - 2), count - 1, count - 2))
 
     def inverse(self) -> Transpose:
         """The order that leads back."""
@@ -118,14 +121,14 @@ class Reshape:
 
     def apply(self, inventory: Inventory) -> None:
         """Raises `BadArgument` for another number of elements."""
-        for name in chosen(inventory, self.pattern, "reshape"):
-            array = inventory[name]
-            known = 1
-            for size in self.shape:
-                known *= size if size >= 0 else 1
-            rest = array.numel // known if known else 0
-            shape = tuple(rest if size < 0 else size for size in self.shape)
-            inventory.put(name, reshaped(array, shape))
+        change(inventory, self.pattern, "reshape", self._reshaped)
+
+    def _reshaped(self, array: Array, _name: str) -> Array:
+        known = 1
+        for size in self.shape:
+            known *= size if size >= 0 else 1
+        rest = array.numel // known if known else 0
+        return reshaped(array, tuple(rest if size < 0 else size for size in self.shape))
 
     def inverse(self) -> None:
         """None: the shape before is not kept."""
@@ -166,10 +169,13 @@ class Scale:
     factor: float
     op: ClassVar[str] = "scale"
 
+    def __post_init__(self) -> None:
+        if not isfinite(self.factor):
+            raise BadArgument("scale", expected="a finite factor", got=self.factor)
+
     def apply(self, inventory: Inventory) -> None:
         """Raises `Unwritable` for what are no floats."""
-        for name in chosen(inventory, self.pattern, "scale"):
-            inventory.put(name, Sum((inventory[name],), (self.factor,)))
+        change(inventory, self.pattern, "scale", lambda array, _: Sum((array,), (self.factor,)))
 
     def inverse(self) -> Scale | None:
         """Divide again: equal up to rounding."""
