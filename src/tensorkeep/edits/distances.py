@@ -49,9 +49,9 @@ class Distance:
     `largest` is the largest |a - b| where both are finite; `difference`, `first` and `second` are
     the sums of squares of a - b, a and b there, `product` that of a times b. `odd` counts the
     places where a NaN or an infinity stands on one side and another value on the other (`odd_nan`:
-    one of them is a NaN), `nans` those where both are NaN, which counts as equal. `beyond`: something is out of tolerance.
-    `unmeasured`: bytes differ whose dtype has no values that could be subtracted. `recoded`: bytes
-    of one dtype differ and mean the same values.
+    one of them is a NaN), `nans` those where both are NaN, which counts as equal. `beyond`:
+    something is out of tolerance. `unmeasured`: bytes differ whose dtype has no values that could
+    be subtracted. `recoded`: bytes of one dtype differ and mean the same values.
     """
 
     largest: float | int = 0
