@@ -1,7 +1,8 @@
 """One load, in a fresh process: `loading_child.py WAY FILE FOLDER`; what it took is its last line.
 
 Memory is conditioned first: on a virtual machine the first touch of what was handed back to the
-host costs more than the load itself, so that as much as will be needed is touched and freed. torch
+host costs more than the load itself, so that as much as will be needed is touched and freed right
+before. torch
 and the way's library are imported before the clock starts, and a small file is loaded once.
 `FOLDER` holds the other loaders' packages.
 """
@@ -98,14 +99,18 @@ WAYS: dict[str, Load] = {
 
 
 def condition(nbytes: int) -> None:
-    """Touch that much memory and let it go, in huge pages and in small ones."""
-    for huge in (False, True):  # last the kind that is given back whole
-        memory = mmap.mmap(-1, nbytes)
-        memory.madvise(mmap.MADV_HUGEPAGE if huge else mmap.MADV_NOHUGEPAGE)
-        first = ctypes.c_char.from_buffer(memory)
-        ctypes.memset(ctypes.addressof(first), 1, nbytes)
-        del first
-        memory.close()
+    """Touch that much private memory and let it go, in huge pages.
+
+    Free huge pages are what a host takes back first, and what is freed as 4 KiB pages is not whole
+    again at once: the next to ask for huge pages got cold ones. For those who load into 4 KiB pages
+    it is the same: taken out of huge ones just freed, or out of small ones, they cost the same.
+    """
+    memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory.madvise(mmap.MADV_HUGEPAGE)
+    first = ctypes.c_char.from_buffer(memory)
+    ctypes.memset(ctypes.addressof(first), 1, nbytes)
+    del first
+    memory.close()
 
 
 def main() -> None:
