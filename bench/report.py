@@ -16,10 +16,7 @@ README = HERE.parent / "README.md"
 START, END = "<!-- bench:start -->", "<!-- bench:end -->"
 FIGURES = ("inspecting", "converting", "scanning", "pickling", "curves")
 # Drawn once they have been measured.
-LATER = (
-    "diffing",
-    "quantizing",
-)
+LATER = ("diffing", "quantizing", "loading")
 # Takes the other scanners and ten minutes, and is run by itself: `make bench-scanners`.
 APART = ("scanners",)
 
@@ -44,6 +41,7 @@ def render(results: dict[str, dict[str, Any]]) -> str:
         ("converting", converting),
         ("diffing", diffing),
         ("quantizing", quantizing),
+        ("loading", loading),
         ("scanning", scanning),
         ("pickling", pickling),
     ):
@@ -145,6 +143,19 @@ def quantizing(result: dict[str, Any]) -> list[tuple[str, str, str, str]]:
                 rows.append(
                     compared(title, by[ours + suffix], words, by[peer + suffix], case[key + end])
                 )
+    return rows
+
+
+def loading(result: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Times inside the processes: importing torch would drown them."""
+    rows = []
+    for name, case in result["cases"].items():
+        by = by_name(case["rows"])
+        for peer, times in case["times_faster"].items():
+            mine, other = by[case["ours_for"][peer]], by[peer]
+            title = f"`load`, {name}" + (", safetensors" if mine["name"].endswith("tensors") else "")
+            words = f"{peer.replace('_', ' ')}: {other['inside_ms']:.0f} ms"
+            rows.append((title, f"{mine['inside_ms']:.0f} ms", words, f"{times:.1f}x"))
     return rows
 
 

@@ -238,6 +238,12 @@ class MissingExtra(TensorkeepError):
     """A library is missing that one of the extras installs."""
 
 
+class OutOfMemory(TensorkeepError, MemoryError):
+    """The system has no room for what was to be loaded."""
+
+    default_remedy = "Load it mapped (mmap=True), or less of it (only=)."
+
+
 class Interrupted(TensorkeepError):
     """A signal ended the work before it was done."""
 

@@ -64,6 +64,12 @@ def test_a_system_without_huge_pages_has_arenas_too(monkeypatch: pytest.MonkeyPa
     assert bytes(arena.view(0, 4)) == b"abc\0"
 
 
+def test_no_room_is_an_error_that_says_what_to_do() -> None:
+    with pytest.raises(tk.errors.OutOfMemory, match=r"expected \d+ bytes.*mmap=True") as caught:
+        Arena(1 << 60)
+    assert isinstance(caught.value, MemoryError)
+
+
 def test_memory_lives_as_long_as_a_storage_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
     class Watched(mmap.mmap):
         pass

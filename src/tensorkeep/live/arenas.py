@@ -10,6 +10,8 @@ from __future__ import annotations
 import ctypes
 import mmap
 
+from tensorkeep.errors import OutOfMemory
+
 LARGEST = 256 << 20
 HUGE_PAGE = 2 << 20
 
@@ -17,7 +19,7 @@ HUGE_PAGE = 2 << 20
 class Arena:
     """`size` bytes of zeros that begin at byte `base` of `memory`, on a huge page if they fill one.
 
-    Raises `MemoryError`.
+    Raises `OutOfMemory`.
     """
 
     __slots__ = ("base", "memory", "size")
@@ -43,7 +45,9 @@ def _anonymous(size: int) -> mmap.mmap:
     try:
         return mmap.mmap(-1, max(size, 1), **({"flags": private} if private else {}))
     except OSError as error:
-        raise MemoryError(f"no room for {size} bytes") from error
+        raise OutOfMemory(
+            "memory for tensors", expected=f"{size} bytes", got=error.strerror or str(error)
+        ) from error
 
 
 def _address(memory: mmap.mmap) -> int:

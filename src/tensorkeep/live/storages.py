@@ -27,7 +27,7 @@ def batches(
     """Where the bytes of each piece are: in private memory, or mapped where that can be.
 
     All in one batch, or one for each arena, for a caller that lets go of the memory of one
-    before it asks for the next. Raises what reading raises, and `MemoryError`.
+    before it asks for the next. Raises what reading raises, and `OutOfMemory`.
     """
     known = mapping.places(pieces) if mapped else {}
     if known:

@@ -6,7 +6,6 @@ nothing beside its bytes, and small tensors that lie side by side share one.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from tensorkeep.stores._descriptor import DescriptorBlob
 PIECE = 8 << 20
 # Less than this is read sooner than a thread has started.
 _ALONE = 4 << 20
-_MOST_THREADS = 8
+_THREADS = 8
 
 Job = Callable[[], None]
 
@@ -40,21 +39,31 @@ class Span:
 def fill(spans: Sequence[Span], reporter: Reporter = SILENT) -> None:
     """Read every span into its buffers. Raises what the blobs raise, after all threads ended."""
     total = sum(span.nbytes for span in spans)
+    _advise(spans)
     pieces = [piece for span in spans for piece in cut(span)]
     run((_reading(piece, reporter) for piece in pieces), threads_for(total, len(pieces)))
 
 
+def _advise(spans: Sequence[Span]) -> None:
+    """Let the kernel read ahead in blobs of which most is wanted.
+
+    Large pieces with its read-ahead off were the slowest way to read from a cold device.
+    """
+    wanted: dict[int, tuple[Blob, int]] = {}
+    for span in spans:
+        _, before = wanted.get(id(span.blob), (span.blob, 0))
+        wanted[id(span.blob)] = span.blob, before + span.nbytes
+    for blob, nbytes in wanted.values():
+        if nbytes > max(_ALONE, blob.size // 2):
+            blob.advise_sequential()
+
+
 def threads_for(nbytes: int, jobs: int) -> int:
-    """How many threads are worth their start for so many bytes in so many jobs."""
-    if nbytes <= _ALONE:
-        return 1
-    return max(1, min(_MOST_THREADS, max(2, _cores()), jobs))
+    """How many threads are worth their start for so many bytes in so many jobs.
 
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    More than there are cores: from a cold device they wait, and it wants several requests at once.
+    """
+    return 1 if nbytes <= _ALONE else max(1, min(_THREADS, jobs))
 
 
 def cut(span: Span, size: int = PIECE) -> Iterator[Span]:
