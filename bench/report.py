@@ -153,7 +153,9 @@ def loading(result: dict[str, Any]) -> list[tuple[str, str, str, str]]:
         by = by_name(case["rows"])
         for peer, times in case["times_faster"].items():
             mine, other = by[case["ours_for"][peer]], by[peer]
-            title = f"`load`, {name}" + (", safetensors" if mine["name"].endswith("tensors") else "")
+            title = f"`load`, {name}" + (
+                ", safetensors" if mine["name"].endswith("tensors") else ""
+            )
             words = f"{peer.replace('_', ' ')}: {other['inside_ms']:.0f} ms"
             rows.append((title, f"{mine['inside_ms']:.0f} ms", words, f"{times:.1f}x"))
     return rows
