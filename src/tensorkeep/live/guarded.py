@@ -181,7 +181,7 @@ def _scripted(
     restore: Any,  # noqa: ANN401
 ) -> object:
     with _noted(held, "torch.jit.load", f) as met:
-        _require_safe(met, data)
+        _require_safe(met, data, "torchscript")
         original = hooks.ORIGINALS["torch.jit._serialization.load"]
         return original(io.BytesIO(data), map_location, extra, restore)
 
@@ -197,13 +197,16 @@ def package(f: Any) -> Any:  # noqa: ANN401
             met.refuse("a package as a file", "Hand its path to PackageImporter.")
         with _opened(f) as file:
             data = file.read()
-        _require_safe(met, data)
+        _require_safe(met, data, "torch_package")
         return io.BytesIO(data)
 
 
-def _require_safe(met: _Met, data: bytes) -> None:
+def _require_safe(met: _Met, data: bytes, kind: str) -> None:
     """Code cannot be left inert: it is refused unless it is safe, whatever `require` says."""
     with open_checkpoint(data) as ckpt:
+        if ckpt.format != kind:
+            # It was judged as what it is, and would be read as something else.
+            raise Unsupported(met.path, expected=f"a file of the format {kind}", got=ckpt.format)
         met.judged(*met.held.trust.weigh(judge(ckpt, audit=True)[1]))
     if met.verdict != "safe":
         met.refuse(
