@@ -13,6 +13,7 @@ from torch import nn
 import tensorkeep as tk
 from tensorkeep.errors import (
     AmbiguousSection,
+    Amplified,
     Damaged,
     NothingSelected,
     NotSafe,
@@ -21,6 +22,7 @@ from tensorkeep.errors import (
     UnknownSection,
     Unwritable,
 )
+from tensorkeep.facts import Limits
 from tensorkeep.stores.local import LocalSink
 
 
@@ -290,3 +292,13 @@ def test_nothing_else_that_is_empty_is_a_success(tmp_path, make):
     with pytest.raises(tk.TensorkeepError):
         tk.convert(tmp_path / "model.pth", tmp_path / "out.pth", drop_unsupported=True)
     assert not (tmp_path / "out.safetensors").exists() and not (tmp_path / "out.pth").exists()
+
+
+def test_a_few_bytes_expanded_to_terabytes_are_not_written(tmp_path):
+    source = tmp_path / "expanded.pth"
+    torch.save({"a": torch.zeros(1).expand(1 << 20, 1 << 20), "b": torch.ones(2)}, source)
+    with pytest.raises(Amplified, match=r"times its \d+ bytes.*--skip"):
+        tk.convert(source, tmp_path / "a.safetensors")
+    assert tk.convert(source, tmp_path / "a.safetensors", skip=["a"]).tensors == 1
+    larger = Limits(max_ratio=1 << 40)
+    assert tk.convert(source, tmp_path / "b.safetensors", dry_run=True, limits=larger).tensors == 2

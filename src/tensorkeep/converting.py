@@ -134,7 +134,7 @@ def convert(
         section = _add_recipe(recipe, job_edits, section)
     with open_checkpoint(source, limits=limits) as ckpt, Others() as others:
         target = destination.resolve(destination_, to, shard_size)
-        job = _Job(ckpt, target, job_edits, others, drop_unsupported)
+        job = _Job(ckpt, target, job_edits, others, drop_unsupported, limits)
         job.check_safe(require)
         job.select(section, only, skip)
         job.edit(_wanted_dtype(dtype), refuse=on_overflow == "error")
@@ -200,7 +200,9 @@ class _Job:
         edits: list[Edit],
         others: Others,
         drop: bool,
+        limits: Limits | None,
     ) -> None:
+        self.limits = limits
         self.ckpt, self.target, self.edits, self.drop = ckpt, target, edits, drop
         self.others = others
         self.notes: list[str] = [*ckpt.contents.notes, *ckpt.index.swept.notes]
@@ -214,7 +216,7 @@ class _Job:
         self.notes += notes
 
     def select(self, section: str | None, only: Sequence[str], skip: Sequence[str]) -> None:
-        choice = Choice(self.ckpt, section, only, skip, drop=self.drop)
+        choice = Choice(self.ckpt, section, only, skip, drop=self.drop, limits=self.limits)
         self.section, self.chosen, self.left_out = choice.section, choice.chosen, choice.left_out
         self.notes += choice.notes
 

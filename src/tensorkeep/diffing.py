@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
+from tensorkeep.checkpoints.choosing import check_size
 from tensorkeep.checkpoints.opening import Source, open_checkpoint
 from tensorkeep.checkpoints.tensor import TensorRef
 from tensorkeep.edits.comparing import compare
 from tensorkeep.edits.distances import Distance
-from tensorkeep.errors import Amplified, BadArgument, NothingSelected
+from tensorkeep.errors import BadArgument, NothingSelected
 from tensorkeep.facts import Limits
 from tensorkeep.matching import renames, values
 from tensorkeep.matching.changes import (
@@ -29,9 +30,6 @@ from tensorkeep.matching.changes import (
 )
 from tensorkeep.matching.sides import Side, sides
 from tensorkeep.progress import SILENT, Reporter
-
-# Bytes that are compared in a moment, however small the file is.
-_MUCH = 1 << 30
 
 
 @dataclass(slots=True)
@@ -193,14 +191,12 @@ class _Job:
         A few bytes can be a tensor of many terabytes, all of them the same element.
         """
         for side in (self.left, self.right):
-            size = sum(ref.nbytes for ref in side.tensors.values())
-            if size > max(_MUCH, ratio * side.ckpt.size):
-                raise Amplified(
-                    side.ckpt.path,
-                    expected=f"tensors of at most {ratio} times its {side.ckpt.size} bytes",
-                    got=f"{size} bytes of views",
-                    remedy="Leave out the expanded ones with --skip, or compare --metadata-only.",
-                )
+            check_size(
+                side.ckpt,
+                side.tensors.values(),
+                ratio,
+                "Leave out the expanded ones with --skip, or compare --metadata-only.",
+            )
 
     def compare(self, reporter: Reporter) -> None:
         """Fill the report."""

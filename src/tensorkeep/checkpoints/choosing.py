@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
 from tensorkeep.checkpoints import wholes
 from tensorkeep.checkpoints.checkpoint import Checkpoint
 from tensorkeep.checkpoints.sections import ALL
 from tensorkeep.checkpoints.tensor import TensorRef
-from tensorkeep.errors import NothingSelected, Unwritable
+from tensorkeep.errors import Amplified, NothingSelected, Unwritable
+from tensorkeep.facts import Limits
+
+_EXEMPT = 1 << 30
+
+
+def check_size(ckpt: Checkpoint, refs: Iterable[TensorRef], ratio: int, remedy: str) -> None:
+    """Raise `Amplified` if `refs` fill over `ratio` times the bytes of the file, and over 1 GiB."""
+    size = sum(ref.nbytes for ref in refs)
+    if size > max(_EXEMPT, ratio * ckpt.size):
+        raise Amplified(
+            ckpt.path,
+            expected=f"tensors of at most {ratio} times its {ckpt.size} bytes",
+            got=f"{size} bytes of views",
+            remedy=remedy,
+        )
 
 
 class Choice:
@@ -17,7 +32,8 @@ class Choice:
 
     `chosen`: by their names inside `section`. `left_out`: pairs of a name and why. `notes`:
     sentences for the user. With `drop`, tensors that this version cannot read are left out too.
-    Raises `SelectionError`, `Unsupported`, `Unwritable`.
+    Raises `SelectionError`, `Unsupported`, `Unwritable`, and `Amplified` when the tensors are
+    `limits.max_ratio` times as large as the file: a few bytes, expanded, can be terabytes.
     """
 
     def __init__(
@@ -28,6 +44,7 @@ class Choice:
         skip: Sequence[str] = (),
         *,
         drop: bool = False,
+        limits: Limits | None = None,
     ) -> None:
         self.ckpt = ckpt
         self.drop = drop
@@ -35,9 +52,15 @@ class Choice:
         self.notes: list[str] = []
         self.section = ALL
         self.chosen: dict[str, TensorRef] = {}
-        self._choose(section, only, skip)
+        self._choose(section, only, skip, limits)
 
-    def _choose(self, section: str | None, only: Sequence[str], skip: Sequence[str]) -> None:
+    def _choose(
+        self,
+        section: str | None,
+        only: Sequence[str],
+        skip: Sequence[str],
+        limits: Limits | None,
+    ) -> None:
         if self.ckpt.kind == "values" and section is None:
             self._leave_unread()  # its sentence says more than that there is nothing
         self.section, notes = self.ckpt.choose(section)
@@ -53,6 +76,8 @@ class Choice:
         if not self.chosen:
             where = f"section {self.section!r}" if self.section else ""
             raise nothing(self.ckpt.path, where)
+        ratio = (limits or Limits()).max_ratio
+        check_size(self.ckpt, self.chosen.values(), ratio, "Leave out the expanded ones: --skip.")
 
     def _leave_sections(self) -> None:
         if self.section == ALL:
