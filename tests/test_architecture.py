@@ -42,7 +42,7 @@ IMPORTERS = {"import_module", "run_path", "run_module"}
 # Names, verbs and edits of our own, imported when first used; what the caller names to be run.
 BY_TABLE = {
     *("__init__.py", "cli/main.py", "edits/registry.py"),
-    *("live/modules.py", "live/trusting.py"),
+    *("live/modules.py", "live/trusting.py", "live/hooks.py"),
 }
 UNPICKLERS = {"pickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
 

@@ -14,6 +14,7 @@ import torch
 
 import tensorkeep as tk
 from tensorkeep import errors
+from tensorkeep.formats.contents import Inert
 
 HERE = str(Path(__file__).resolve().parent)
 sys.path[:0] = [HERE]
@@ -188,6 +189,21 @@ def test_slots_are_set_and_nothing_else_is(tmp_path) -> None:
     (tmp_path / "odd.pkl").write_bytes(data)
     with pytest.raises(errors.Unsupported, match="no slot"):
         tk.load_model(tmp_path / "odd.pkl", [name])
+
+
+def test_members_of_an_enumeration_may_be_named_and_nothing_else_of_it(tmp_path) -> None:
+    for name, found in ((b"FAST", True), (b"__subclasses__", False), (b"mro", False)):
+        # As protocol 2 writes an attribute of a class, beside a trusted object.
+        value = b"cbuiltins\ngetattr\nctrusted_zoo\nMode\nX%c\0\0\0%s\x86R" % (len(name), name)
+        data = b"\x80\x02ctrusted_zoo\nRegistry\n)\x81X\1\0\0\0a" + value + b"s."
+        (tmp_path / "x.pkl").write_bytes(data)
+        trust = ["trusted_zoo.Registry", "trusted_zoo.Mode"]
+        with tk.guard(trust=trust), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            held = torch.load(tmp_path / "x.pkl", weights_only=False)
+        assert type(held) is zoo.Registry
+        assert (held["a"] is zoo.Mode.FAST) is found
+        assert isinstance(held["a"], Inert) is not found
 
 
 def test_members_of_an_enumeration_are_not_changed(tmp_path) -> None:

@@ -55,7 +55,7 @@ class TrustingNest(Nest):
         name = self.trust.maker(raw, lens) if isinstance(raw, Call) else None
         if isinstance(raw, Call) and name and not _altered(raw, lens):
             return (yield from self._object(raw, name, lens, path))
-        name = self.trust.reference(raw)
+        name = self.trust.reference(raw, look=not self.dry)
         if name:
             self._kept.append(raw)
             self._approve(raw)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from importlib.machinery import ModuleSpec
 from types import CodeType, FunctionType, ModuleType, SimpleNamespace
 from typing import Any
@@ -158,9 +159,9 @@ def install(answers: Callable[[], Any]) -> None:
     """Take hold of what is imported already, and of the rest when it is. Twice is once."""
     _answers[:] = [answers]
     for name in _HOOKS:
-        module = sys.modules.get(name)
-        if module is not None:
-            _hook(name, module)
+        if name in sys.modules:
+            # Another thread may be importing it just now: this waits until it is whole.
+            _hook(name, import_module(name))
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
 

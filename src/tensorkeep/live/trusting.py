@@ -101,8 +101,11 @@ class Trust:
             return True
         return found.rule in _FORGIVEN and found.offset in approved
 
-    def reference(self, node: object) -> Name | None:
-        """The name that `node` mentions, if the object itself may stand in its place."""
+    def reference(self, node: object, *, look: bool) -> Name | None:
+        """The name that `node` mentions, if the object itself may stand in its place.
+
+        `look`: whether a trusted class may be imported to see what it has.
+        """
         name = name_of(node)
         if name is None:
             return None
@@ -110,8 +113,9 @@ class Trust:
         if name.qualified in self.names or (entry and _known_reference(entry)):
             return name
         outer = Name(name.module, name.parts[:-1])
-        # Members of an enumeration are written as attributes of its class.
-        return name if outer.qualified in self.names and _is_enum(outer) else None
+        if outer.qualified not in self.names:
+            return None
+        return name if not look or _is_member(outer, name.parts[-1]) else None
 
     def maker(self, call: Call, lens: Lens) -> Name | None:
         """The class or function that `call` asks for, if it may be asked."""
@@ -261,6 +265,7 @@ def _known_reference(entry: Entry) -> bool:
     return entry.reference == "module-class" or entry.kept
 
 
-def _is_enum(name: Name) -> bool:
-    found = name.find(name.qualified)
-    return isinstance(found, type) and issubclass(found, enum.Enum)
+def _is_member(outer: Name, name: str) -> bool:
+    """Whether `outer` is an enumeration with it: members may be written as attributes."""
+    found = outer.find(outer.qualified)
+    return isinstance(found, enum.EnumMeta) and name in found.__members__
