@@ -16,7 +16,7 @@ README = HERE.parent / "README.md"
 START, END = "<!-- bench:start -->", "<!-- bench:end -->"
 FIGURES = ("inspecting", "converting", "scanning", "pickling", "curves")
 # Drawn once they have been measured.
-LATER = ("diffing", "quantizing", "loading")
+LATER = ("diffing", "quantizing", "loading", "load_into")
 # Takes the other scanners and ten minutes, and is run by itself: `make bench-scanners`.
 APART = ("scanners",)
 
@@ -42,6 +42,7 @@ def render(results: dict[str, dict[str, Any]]) -> str:
         ("diffing", diffing),
         ("quantizing", quantizing),
         ("loading", loading),
+        ("load_into", load_into),
         ("scanning", scanning),
         ("pickling", pickling),
     ):
@@ -158,6 +159,19 @@ def loading(result: dict[str, Any]) -> list[tuple[str, str, str, str]]:
             )
             words = f"{peer.replace('_', ' ')}: {other['inside_ms']:.0f} ms"
             rows.append((title, f"{mine['inside_ms']:.0f} ms", words, f"{times:.1f}x"))
+    return rows
+
+
+def load_into(result: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    by, rows = by_name(result["rows"]), []
+    ours = by["empty_weights, load_into(mmap)"]
+    title = "a model of 1.06 billion parameters from its class and a file, mapped"
+    mine = duration(ours["inside_ms"])
+    for name, times in result["times_faster"].items():
+        if "torch.load" in name:
+            other = f"{name}: {duration(by[name]['inside_ms'])}"
+            rows.append((title, mine, other, faster(times)))
+            title = mine = ""
     return rows
 
 
