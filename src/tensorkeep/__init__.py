@@ -22,10 +22,9 @@ if TYPE_CHECKING:
     from tensorkeep.converting import convert
     from tensorkeep.diffing import diff
     from tensorkeep.inspecting import inspect
-    from tensorkeep.live.empty import empty_weights
     from tensorkeep.live.fitting import match
     from tensorkeep.live.guarding import guard
-    from tensorkeep.live.into import load_into
+    from tensorkeep.live.into import empty_weights, load_into
     from tensorkeep.live.loading import load
     from tensorkeep.live.whole import load_model
     from tensorkeep.quantizing import quantize
@@ -61,7 +60,7 @@ _LAZY = {
     "TensorRef": ("tensorkeep.checkpoints.tensor", "TensorRef"),
     "convert": ("tensorkeep.converting", "convert"),
     "diff": ("tensorkeep.diffing", "diff"),
-    "empty_weights": ("tensorkeep.live.empty", "empty_weights"),
+    "empty_weights": ("tensorkeep.live.into", "empty_weights"),
     "guard": ("tensorkeep.live.guarding", "guard"),
     "inspect": ("tensorkeep.inspecting", "inspect"),
     "load": ("tensorkeep.live.loading", "load"),

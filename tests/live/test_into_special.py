@@ -219,3 +219,60 @@ def test_an_object_that_only_running_the_file_makes_is_refused(tmp_path: Path) -
     ):
         tk.load_into(two, tmp_path / "x.pth")
     assert two[0].note is None
+
+
+class Held(nn.Module):
+    """One parameter, given from outside."""
+
+    def __init__(self, weight: torch.Tensor) -> None:
+        super().__init__()
+        self.before = nn.Parameter(torch.zeros(2))
+        self.weight = nn.Parameter(weight)
+
+
+class TestTensorsThatAreNotPlain:
+    def test_sparse_buffers(self, tmp_path: Path) -> None:
+        def build(scale: float) -> nn.Module:
+            made = nn.Linear(2, 2)
+            made.register_buffer("mask", (torch.eye(3) * scale).to_sparse())
+            return made
+
+        torch.save(build(3).state_dict(), tmp_path / "x.pth")
+        model = build(1)
+        assert tk.load_into(model, tmp_path / "x.pth").fits
+        assert torch.equal(model.mask.to_dense(), torch.eye(3) * 3)
+
+    def test_inference_tensors(self, tmp_path: Path) -> None:
+        torch.save(nn.Linear(3, 3).state_dict(), tmp_path / "x.pth")
+        with torch.inference_mode():
+            model = nn.Linear(3, 3)
+        assert tk.load_into(model, tmp_path / "x.pth").fits
+        assert torch.equal(model.weight, torch.load(tmp_path / "x.pth")["weight"])
+
+    def test_one_that_cannot_be_written_to(self, tmp_path: Path) -> None:
+        torch.save({"before": torch.ones(2), "weight": torch.ones(3, 3)}, tmp_path / "x.pth")
+        model = Held(torch.zeros(1, 3).expand(3, 3))
+        with pytest.raises(errors.DoesNotFit, match="refers to a single memory location"):
+            tk.load_into(model, tmp_path / "x.pth")
+        assert not model.before.any()
+
+
+def test_scripted_modules(tmp_path: Path) -> None:
+    real = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
+    torch.save(real.state_dict(), tmp_path / "x.pth")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = torch.jit.script(nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)))
+    assert tk.load_into(model, tmp_path / "x.pth").fits
+    assert equal(model, real)
+
+
+def test_a_state_dict_without_options(tmp_path: Path) -> None:
+    class Own(nn.Linear):
+        def state_dict(self) -> dict[str, torch.Tensor]:  # type: ignore[override]
+            return {"weight": self.weight.detach().clone(), "bias": self.bias.detach()}
+
+    torch.save({"weight": torch.ones(2, 2), "bias": torch.ones(2)}, tmp_path / "x.pth")
+    model = Own(2, 2)
+    assert tk.load_into(model, tmp_path / "x.pth").fits
+    assert model.weight.sum() == 4

@@ -1,4 +1,4 @@
-"""`empty_weights`: modules built without the memory and the time that their weights would take."""
+"""Modules built without the memory and the time that their weights would take."""
 
 from __future__ import annotations
 
@@ -18,21 +18,10 @@ from torch.utils.weak import WeakTensorKeyDictionary
 _HERE = threading.local()
 
 
-class empty_weights:  # noqa: N801 - used like a function
-    """Modules that are built inside have their parameters on the meta device: no memory, no time.
+class EmptyWeights:
+    """What `empty_weights` gives."""
 
-        with tk.empty_weights():
-            model = build()
-        tk.load_into(model, "model.safetensors")
-
-    Nothing is initialised (`reset_parameters` and `torch.nn.init` do nothing to them). Buffers are
-    real, unless `include_buffers`: what a module computes when it is built (positions,
-    frequencies, masks) is often in no file. Parameters that one module shares with another stay
-    shared, lazy ones stay lazy. Holds for this thread only; may be nested; whatever is raised
-    inside, the outside is as before. `load_into` inside gives real weights.
-    """
-
-    def __init__(self, *, include_buffers: bool = False) -> None:
+    def __init__(self, *, include_buffers: bool) -> None:
         self.include_buffers = include_buffers
         self._mode = _NoInit()
         self._above: Any = None

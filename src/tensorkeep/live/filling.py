@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,20 +44,35 @@ class Filling:
     def run(self) -> None:
         """Everything but the copies into memory that is there. Raises `DoesNotFit`."""
         owners = {self.layout.shared[name]: name for name in reversed([*self.ready])}
+        states: dict[str, OrderedDict[str, Any]] = {p: OrderedDict() for p, _ in self._kept()}
         for name, tensor in self.layout.tensors.items():
             given = owners.get(self.layout.shared[name])
-            if given is not None and not self.layout.is_special(name):
+            prefix = self.layout.prefix_of(name)
+            if given is not None and prefix is not None:
+                states[prefix][name] = self._given(name, tensor, given)
+            elif given is not None:
                 self._direct(name, tensor, given)
+        for name, value in self.extra.items():
+            prefix = self.layout.prefix_of(name)
+            if prefix is not None:
+                states[prefix][name] = value
+            elif isinstance(value, torch.Tensor):
+                self._compound(name, value)
         for prefix, module in self.layout.special:
-            self._special(prefix, module, owners)
+            self._special(prefix, module, states[prefix])
+
+    def _kept(self) -> list[tuple[str, nn.Module]]:
+        """The modules that load themselves, each remembered as it is."""
+        for _, module in self.layout.special:
+            self.undo.keep(module)
+        return self.layout.special
 
     def finish(self) -> None:
         """The copies. They cannot fail: shapes and dtypes are known to agree."""
-        todo = iter(self._copies)
         try:
-            _copy_all(todo)
+            _copy_all(self._copies)
         except KeyboardInterrupt:
-            _copy_all(todo)  # half a model would be worse than a second's delay
+            _copy_all(self._copies)  # half a model would be worse than a second's delay
             raise
 
     def _direct(self, name: str, tensor: torch.Tensor, given: str) -> None:
@@ -68,8 +83,28 @@ class Filling:
             return  # the same object as one that was filled
         elif wish.fresh:
             self.undo.swap(tensor, new)
-        else:
+        elif is_plain(tensor):
             self._copies.append((tensor, new))
+        else:
+            self._copy_odd(name, tensor, new)
+
+    def _compound(self, name: str, new: torch.Tensor) -> None:
+        """A tensor that is put together of several: sparse, say."""
+        tensor = self.layout.tensors[name]
+        if tensor.is_meta or self.assign:
+            self.undo.put(*self.layout.places[name], self._object(name, tensor, new))
+        else:
+            self._copy_odd(name, tensor, new)
+
+    def _copy_odd(self, name: str, tensor: torch.Tensor, new: torch.Tensor) -> None:
+        """Into a tensor that may refuse it: while everything can still be taken back."""
+        with torch.inference_mode(tensor.is_inference()), torch.no_grad():
+            old = tensor.detach().clone()
+            self.undo.add(lambda: _copy_all([(tensor, old)]))
+            try:
+                tensor.copy_(new)
+            except RuntimeError as error:
+                raise self._failed(f"{name}.", f"{type(error).__name__}: {error}") from error
 
     def _object(self, name: str, old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
         """What stands in the module in the place of `old`: one for all names of a parameter."""
@@ -78,14 +113,7 @@ class Filling:
             self._objects[owner] = successor(old, new)
         return self._objects[owner]
 
-    def _special(self, prefix: str, module: nn.Module, owners: Mapping[str, str]) -> None:
-        self.undo.keep(module)
-        state: OrderedDict[str, Any] = OrderedDict()
-        for name, tensor in self.layout.tensors.items():
-            given = owners.get(self.layout.shared[name])
-            if name.startswith(prefix) and given is not None:
-                state[name] = self._given(name, tensor, given)
-        state.update((n, value) for n, value in self.extra.items() if n.startswith(prefix))
+    def _special(self, prefix: str, module: nn.Module, state: OrderedDict[str, Any]) -> None:
         errors: list[str] = []
         try:
             if self.layout.own and not prefix:
@@ -174,7 +202,19 @@ def successor(old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
     return made
 
 
-def _copy_all(todo: Any) -> None:  # noqa: ANN401 - an iterator that is gone on with
-    with torch.no_grad():
-        for target, source in todo:
+def is_plain(tensor: torch.Tensor) -> bool:
+    """Whether a copy into it cannot fail: memory of its own for each element, no class of its own.
+
+    Some in the place of a tensor's class compute something else when they are copied into.
+    """
+    kinds = (torch.Tensor, nn.Parameter, nn.Buffer)
+    repeats = any(
+        step == 0 and size > 1 for step, size in zip(tensor.stride(), tensor.shape, strict=True)
+    )
+    return type(tensor) in kinds and not repeats and not tensor.is_inference()
+
+
+def _copy_all(todo: Sequence[_Copy]) -> None:
+    for target, source in todo:
+        with torch.inference_mode(target.is_inference()), torch.no_grad():
             target.copy_(source)

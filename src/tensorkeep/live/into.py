@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ from tensorkeep.checkpoints.checkpoint import Checkpoint
 from tensorkeep.checkpoints.opening import Source, open_checkpoint
 from tensorkeep.errors import BadArgument
 from tensorkeep.facts import Limits
-from tensorkeep.live.loading import require_torch, warn_unless_safe
+from tensorkeep.live.loading import no_collection, require_torch, warn_unless_safe
 from tensorkeep.progress import SILENT, Reporter
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def load_into(
 
     began = perf_counter()
     _check(target, shapes, min_coverage, lazy=lazy, assign=assign)
-    with empty.suspended(), ExitStack() as stack:
+    with no_collection(), empty.suspended(), ExitStack() as stack:
         if isinstance(source, Checkpoint):
             ckpt = source
         else:
@@ -110,6 +110,26 @@ def load_into(
         if lazy:
             stack.pop_all()  # the checkpoint ends with the modules that read from it
         return report
+
+
+def empty_weights(*, include_buffers: bool = False) -> AbstractContextManager[None]:
+    """Modules that are built inside have their parameters on the meta device: no memory, no time.
+
+        with tk.empty_weights():
+            model = build()
+        tk.load_into(model, "model.safetensors")
+
+    Nothing is initialised (`reset_parameters` and `torch.nn.init` do nothing to them). Buffers are
+    real, unless `include_buffers`: what a module computes when it is built (positions,
+    frequencies, masks) is often in no file. Parameters that one module shares with another stay
+    shared, lazy ones stay lazy. Holds for this thread only; may be nested; whatever is raised
+    inside, the outside is as before. `load_into` inside gives real weights. Raises `MissingExtra`
+    without torch.
+    """
+    require_torch()
+    from tensorkeep.live.empty import EmptyWeights
+
+    return EmptyWeights(include_buffers=include_buffers)
 
 
 def _check(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import prod
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from torch import nn
 from tensorkeep.checkpoints.checkpoint import Checkpoint
 from tensorkeep.errors import BadArgument, DoesNotFit, NothingSelected
 from tensorkeep.facts import Limits
-from tensorkeep.live import lazy, starting, wishes
+from tensorkeep.live import accounting, lazy, starting, wishes
 from tensorkeep.live.devices import Destinations
 from tensorkeep.live.filling import Filling
 from tensorkeep.live.incoming import Incoming, Source, all_edits, built, incoming
@@ -117,7 +116,7 @@ class _Work:
 
     def run(self) -> LoadReport:
         """Check, read, fill."""
-        self._count(set(), set(), special=False)
+        accounting.plan(self.report, self.match, self.layout, self.after)
         self._refuse(certain=True)
         self._wish()
         later = self._later() if self.how.lazy else {}
@@ -141,14 +140,16 @@ class _Work:
                 self.report.path,
             )
             filling.run()
-            self._account(filling)
+            given = self.wishes
+            accounting.settle(self.report, self.match, self.layout, filling, given)
             self._refuse()
             lazy.remove(self.layout.module)
             if later:
                 sources, ckpt = self._sources(later), self.coming.ckpt
                 lazy.install(self.layout, later, sources, ckpt, mapped=self.how.mapped)
             filling.finish()
-        self.report.bytes = sum(self.specs[self.match.names[name]].nbytes for name in now)
+        read = {self.match.names[name] for name in now}
+        self.report.bytes = sum(self.specs[source].nbytes for source in read)
         return self.report
 
     def _match(self) -> Match:
@@ -276,73 +277,10 @@ class _Work:
             self.report.by_module = left
         self.report.rebuilt = starting.rebuild(model, device, undo, self.report.path)
 
-    def _account(self, filling: Filling) -> None:
-        """Names again, now that the modules that load themselves have had their say."""
-        self._count(
-            set(filling.missing),
-            set(filling.unexpected) - self.wishes.keys(),
-            special=True,
-            bent=set(filling.bent),
-        )
-
-    def _count(
-        self, absent: set[str], left: set[str], *, special: bool, bent: set[str] | None = None
-    ) -> None:
-        match, report, is_special = self.match, self.report, self.layout.is_special
-        tolerated = set(match.tolerated)
-        if not special:
-            report.missing = list(match.missing)
-            report.unexpected = list(match.unexpected)
-            report.mismatched = list(match.mismatched)
-            report.missing += [n for n in self.layout.values if n not in self.after]
-            report.missing += [n for n in self.layout.lazy if n not in match.names]
-        else:
-            known = {one.name for one in match.mismatched}
-            report.missing = [n for n in match.missing if not is_special(n)]
-            tied = set(match.tied)
-            report.missing += sorted(
-                n for n in absent if n not in tolerated | tied | known and n not in self.wishes
-            )
-            report.unexpected = [n for n in match.unexpected if not is_special(n)] + sorted(left)
-            report.mismatched = (
-                [one for one in match.mismatched if not is_special(one.name) or one.name in bent]
-                if bent is not None
-                else []
-            )
-        self._cover()
-
-    def _cover(self) -> None:
-        """Shares, each parameter once."""
-        report, layout = self.report, self.layout
-        away = {layout.shared.get(n, n) for n in (*report.initialised, *self.match.tolerated)}
-        sizes = {n: self._size(n) for n, first in layout.shared.items() if n == first}
-        elements = {
-            n: size for n, (size, _) in sizes.items() if isinstance(layout.tensors[n], nn.Parameter)
-        }
-        kept = [n for n in sizes if n not in away]
-        gone = {n for n, first in layout.shared.items() if first in away}
-        report.loaded = len(layout.tensors) - len(gone)
-        report.coverage = {
-            "tensors": _share(report.loaded, len(layout.tensors)),
-            "parameters": _share(sum(elements.get(n, 0) for n in kept), sum(elements.values())),
-            "bytes": _share(
-                sum(sizes[n][1] for n in kept),
-                sum(b for n, (_, b) in sizes.items() if n not in self.match.tolerated),
-            ),
-        }
-
-    def _size(self, name: str) -> tuple[int, int]:
-        tensor = self.layout.tensors[name]
-        if name in self.layout.lazy:
-            source = self.match.names.get(name)
-            count = prod(self.specs[source].shape) if source else 1
-        else:
-            count = tensor.numel()
-        return count, count * tensor.dtype.itemsize
-
     def _refuse(self, *, certain: bool = False) -> None:
         """Raise if it does not fit. `certain`: by what no module's own code can still change."""
         report = self.report
+        accounting.cover(report, self.match, self.layout, self.specs)
         if certain and self.layout.special:
             plain = [n for n in report.initialised if not self.layout.is_special(n)]
             if not plain:
@@ -356,12 +294,14 @@ class _Work:
 
 def _names_after(match: Match, specs: Mapping[str, Spec], coming: Incoming) -> dict[str, str]:
     """Every name after the rules, of tensors and other values, and the one before."""
-    told = applied(match.rules, {**dict.fromkeys(coming.loose), **specs})
-    return told if isinstance(told, dict) else {name: name for name in (*coming.loose, *specs)}
-
-
-def _share(part: int, whole: int) -> float:
-    return part / whole if whole else 1.0
+    names = [*specs, *(name for name in coming.loose if name not in specs)]
+    told = applied(match.rules, dict.fromkeys(names))
+    if not isinstance(told, dict):
+        # Rules of tensors' names need not suit those of other values.
+        told = applied(match.rules, specs)
+        told = told if isinstance(told, dict) else {name: name for name in specs}
+        told |= {name: name for name in coming.loose if name not in told}
+    return told
 
 
 def _equal(a: torch.Tensor, b: torch.Tensor) -> bool:

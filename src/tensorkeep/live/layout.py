@@ -36,13 +36,26 @@ class Layout:
     places: dict[str, Place] = field(default_factory=dict)
     special: list[tuple[str, nn.Module]] = field(default_factory=list)
     values: list[str] = field(default_factory=list)
-    lazy: list[str] = field(default_factory=list)
+    lazy: dict[str, None] = field(default_factory=dict)
     shared: dict[str, str] = field(default_factory=dict)
     own: bool = False
+    _prefixes: frozenset[str] = frozenset()
 
     def is_special(self, name: str) -> bool:
         """Whether the tensor of this name belongs to a module that loads itself."""
-        return any(name.startswith(prefix) for prefix, _ in self.special)
+        return self.prefix_of(name) is not None
+
+    def prefix_of(self, name: str) -> str | None:
+        """The prefix of the module that loads itself and that the name lies in, if there is one."""
+        known = self._prefixes
+        if not known:
+            return None
+        at = 0
+        while at <= len(name):  # a look for each part of the name, however many such modules
+            if name[:at] in known:
+                return name[:at]
+            at = name.find(".", at) + 1 or len(name) + 1
+        return None
 
     def wanted(self, shapes: dict[str, tuple[int, ...]] | None = None) -> Wanted:
         """What is to be filled. `shapes`: of lazy parameters that are known by now."""
@@ -62,21 +75,32 @@ def layout_of(module: nn.Module) -> Layout:
     """How `module` is laid out. Raises `BadArgument` for one that keeps its weights elsewhere."""
     found = Layout(module, type(module).__qualname__)
     firsts: dict[int, str] = {}
-    for name, value in module.state_dict(keep_vars=True).items():
+    state, plain = _state(module)
+    for name, value in state.items():
         if not isinstance(value, torch.Tensor):
             found.values.append(name)
             continue
         found.tensors[name] = value
         found.shared[name] = firsts.setdefault(id(value), name)
         if is_lazy(value):
-            found.lazy.append(name)
+            found.lazy[name] = None
     _refuse_offloaded(module)
     _walk(module, "", found)
     found.own = type(module).load_state_dict is not nn.Module.load_state_dict
+    found._prefixes = frozenset(prefix for prefix, _ in found.special)
     strangers = [n for n in found.tensors if n not in found.places and not found.is_special(n)]
-    if found.own or strangers:  # a hook names them otherwise than the module does
+    if found.own or strangers or not plain:  # it names them otherwise than its parts do
         found.special, found.places = [("", module)], {}
+        found._prefixes = frozenset({""})
     return found
+
+
+def _state(module: nn.Module) -> tuple[dict[str, object], bool]:
+    """Its state dict, and whether the tensors in it are the module's own objects."""
+    try:
+        return module.state_dict(keep_vars=True), True
+    except TypeError:
+        return module.state_dict(), False  # one of its own, that takes no options
 
 
 def _walk(module: nn.Module, prefix: str, found: Layout) -> None:
@@ -104,7 +128,8 @@ def loads_itself(module: nn.Module) -> bool:
     """Whether `load_state_dict` does more for it than to copy tensors."""
     kind = type(module)
     return (
-        module._load_from_state_dict.__func__ is not nn.Module._load_from_state_dict  # type: ignore[attr-defined]
+        kind._load_from_state_dict is not nn.Module._load_from_state_dict
+        or "_load_from_state_dict" in vars(module)
         or kind.set_extra_state is not nn.Module.set_extra_state
         or bool(module._load_state_dict_pre_hooks or module._load_state_dict_post_hooks)
         or any(each is not None and is_lazy(each) for each in module._parameters.values())

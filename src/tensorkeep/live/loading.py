@@ -109,7 +109,7 @@ def load(
         )
     to = Destinations(device, device_map=device_map, map_location=map_location)
     how = reading.How(to, wanted_dtype(dtype), mmap, limits or Limits(), reporter)
-    with _no_collection(), open_checkpoint(source, limits=limits) as ckpt:
+    with no_collection(), open_checkpoint(source, limits=limits) as ckpt:
         warn_unless_safe(ckpt)
         if nested:
             return reading.nested(ckpt, section, how)
@@ -117,7 +117,7 @@ def load(
 
 
 @contextmanager
-def _no_collection() -> Iterator[None]:
+def no_collection() -> Iterator[None]:
     """Keep Python's collector of cycles from looking at everything that is being made.
 
     An index of many tensors is hundreds of thousands of objects that all stay: walking them time

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -46,7 +47,7 @@ class Undo:
 
     def _keep_one(self, module: nn.Module) -> None:
         state: dict[str, Any] = dict(vars(module))
-        state.update((key, copy.copy(state[key])) for key in _DICTS)
+        inside = {key: copy.copy(state[key]) for key in _DICTS}
         own = [*module._parameters.values(), *module._buffers.values()]
         values = [
             (tensor, tensor.detach().clone())
@@ -59,6 +60,9 @@ class Undo:
         def back() -> None:
             vars(module).clear()
             vars(module).update(state)
+            for key, items in inside.items():  # others may hold the very dict
+                state[key].clear()
+                state[key].update(items)
             with torch.no_grad():
                 for tensor, value in values:
                     if tensor.shape == value.shape and tensor.dtype == value.dtype:
@@ -84,7 +88,9 @@ class Undo:
     ) -> None:
         if error is not None:
             for back in reversed(self._back):
-                back()
+                # One that cannot be taken back, having refused the change, keeps no other from it.
+                with suppress(Exception):
+                    back()
         self._back.clear()
 
 
