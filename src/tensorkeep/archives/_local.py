@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tensorkeep.archives._entries import ZipMember
+from tensorkeep.archives._nearby import Nearby
 from tensorkeep.archives._notes import Notes
 from tensorkeep.archives._records import (
     DESCRIPTOR,
@@ -15,13 +16,12 @@ from tensorkeep.archives._records import (
     words,
 )
 from tensorkeep.errors import Damaged
-from tensorkeep.stores import Blob
 
 # Bits 1 and 2 say how hard a compressor tried; writers fill them in one of the two headers.
 _EFFORT = 0x6
 
 
-def read_local(blob: Blob, member: ZipMember, notes: Notes) -> int:
+def read_local(blob: Nearby, member: ZipMember, notes: Notes) -> int:
     """Offset of the member's bytes, by the lengths in its own header as torch computes it.
 
     Raises Damaged if there is no local header or the member reaches beyond the file.
@@ -80,7 +80,7 @@ def _compare(member: ZipMember, described: bool, local: tuple[int, int, int], no
 
 
 def descriptor_length(
-    blob: Blob, member: ZipMember, end: int, room: int, notes: Notes
+    blob: Nearby, member: ZipMember, end: int, room: int, notes: Notes
 ) -> int | None:
     """Bytes of the data descriptor at `end`: 12 to 24; None if none there fits the directory.
 
@@ -105,6 +105,6 @@ def descriptor_length(
     return None
 
 
-def _damaged(blob: Blob, member: ZipMember, expected: str, got: str) -> Damaged:
+def _damaged(blob: Nearby, member: ZipMember, expected: str, got: str) -> Damaged:
     where = f"{member.name}, offset {member.header_offset}"
     return Damaged(blob.name, expected=expected, got=got, where=where)

@@ -23,6 +23,7 @@ from tensorkeep.archives._entries import Entries, EntryReader, ZipMember
 from tensorkeep.archives._layout import note_collisions, note_edges, note_names, note_roots
 from tensorkeep.archives._local import descriptor_length, read_local
 from tensorkeep.archives._lookup import torch_find, torch_order
+from tensorkeep.archives._nearby import Nearby
 from tensorkeep.archives._notes import Notes
 from tensorkeep.archives._records import DESCRIPTOR
 from tensorkeep.archives._unpacking import pieces, unpack
@@ -47,6 +48,7 @@ class ZipArchive:
     def __init__(self, blob: Blob, entries: Entries, directory_offset: int, notes: Notes) -> None:
         members, keys = entries.members, entries.keys
         self.blob = blob
+        self._headers = Nearby(blob)
         self.members = members
         self.directory_offset = directory_offset
         first = members[0].name if members else ""
@@ -101,7 +103,7 @@ class ZipArchive:
         """
         offset = self._data_offsets.get(member.index)
         if offset is None:
-            offset = read_local(self.blob, member, self._notes)
+            offset = read_local(self._headers, member, self._notes)
             self._data_offsets[member.index] = offset
         return offset
 
@@ -116,7 +118,7 @@ class ZipArchive:
         end = self.data_offset(member) + member.compressed_size
         room = self._following(member) - end
         if member.flags & DESCRIPTOR:
-            length = descriptor_length(self.blob, member, end, room, self._notes)
+            length = descriptor_length(self._headers, member, end, room, self._notes)
             if length is None:
                 return
             end, room = end + length, room - length

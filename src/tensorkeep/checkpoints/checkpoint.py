@@ -56,8 +56,8 @@ class Checkpoint:
             refs[name] = TensorRef(name, record, owner[at])
         first = tie(
             [
-                (n, r.record.storage.key, r.dtype, r.shape, r.record.stride, r.record.offset)
-                for n, r in refs.items()
+                (n, r.storage.key, r.dtype.name, r.shape, r.stride, r.offset)
+                for n, r in zip(shown, [record for _, record in self.index.tensors], strict=True)
             ]
         )
         for name, kept in first.items():

@@ -16,13 +16,14 @@ from tensorkeep.dtypes import BY_SAFETENSORS, DType
 from tensorkeep.errors import Damaged, LimitExceeded, Unsupported
 from tensorkeep.facts import Anomaly, Limits
 from tensorkeep.formats.contents import (
+    MAX_DIMENSIONS,
     Contents,
     Parts,
     Storage,
     TensorRecord,
     contiguous_stride,
     plain,
-    sizes,
+    words,
 )
 from tensorkeep.stores import Blob
 
@@ -166,8 +167,7 @@ def _numbers(
     name: str, entry: dict[str, object], blob: Blob
 ) -> tuple[tuple[int, ...], tuple[int, int]]:
     shape, offsets = entry.get("shape"), entry.get("data_offsets")
-    good = sizes(shape) and sizes(offsets) and len(offsets) == 2  # type: ignore[arg-type]
-    if not good or min([*shape, *offsets]) < 0:  # type: ignore[misc]
+    if not _whole_numbers(shape, offsets):
         raise Damaged(
             blob.name,
             expected="shape (up to 64) and data_offsets (2) of whole numbers",
@@ -175,6 +175,16 @@ def _numbers(
             where=f"key {name!r}",
         )
     return tuple(shape), (offsets[0], offsets[1])  # type: ignore[arg-type,index]
+
+
+def _whole_numbers(shape: object, offsets: object) -> bool:
+    """Both at once: this runs for every tensor."""
+    if not (isinstance(shape, list) and isinstance(offsets, list)):
+        return False
+    both = [*shape, *offsets]
+    if len(offsets) != 2 or len(shape) > MAX_DIMENSIONS or not words(both):
+        return False
+    return bool(min(both) >= 0)
 
 
 def _dtype(name: str, entry: dict[str, object], blob: Blob) -> DType:

@@ -130,8 +130,9 @@ def plan(pieces: Sequence[Piece], largest: int = LARGEST) -> list[Plan]:
     placed, loose = _placed(pieces)
     plans: list[Plan] = []
     for number, blob, offset in placed:
-        _room(plans, pieces[number].length, largest)
-        _put(plans[-1], number, blob, offset, pieces[number].length)
+        length = pieces[number].length
+        _room(plans, length, largest)
+        _put(plans[-1], number, blob, offset, length)
     for number in loose:
         _room(plans, pieces[number].length, largest)
         now = plans[-1]
@@ -153,7 +154,7 @@ def _placed(pieces: Sequence[Piece]) -> tuple[list[tuple[int, Blob, int]], list[
         else:
             rank = blobs.setdefault(id(place[0]), len(blobs))
             placed.append((rank, place[1], number, place[0]))
-    placed.sort(key=lambda row: row[:3])
+    placed.sort()  # numbers differ: no blob is ever compared
     return [(number, blob, offset) for _, offset, number, blob in placed], loose
 
 

@@ -67,7 +67,7 @@ def load(
     for names in groups:
         record = refs[names[0]].record
         hidden = not stays and to.all_meta(names, record.storage.device)
-        if _has_bytes(record) and not hidden:
+        if not hidden and _has_bytes(record):
             whole.append(names)
         else:
             put(_hollow(refs[names[0]], hidden=hidden), names)
@@ -76,7 +76,12 @@ def load(
         pieces, whole = _staged(pieces, whole, refs, to, put, reporter)
     for batch in storages.batches(pieces, mapped=mapped, at_once=stays, reporter=reporter):
         for number, memory, offset in batch:
-            put(_tensor(refs[whole[number][0]], memory, offset), whole[number])
+            names = whole[number]
+            tensor = _tensor(refs[names[0]], memory, offset)
+            if stays and len(names) == 1:  # nearly always
+                found[names[0]] = tensor
+            else:
+                put(tensor, names)
         batch.clear()  # an arena that was cast or copied away is let go before the next is filled
     return {name: found[name] for name in refs}
 
@@ -176,7 +181,8 @@ def _gather(ref: TensorRef, buffer: memoryview) -> None:
 def _tensor(ref: TensorRef, memory: object, offset: int) -> torch.Tensor:
     """The contiguous tensor whose bytes begin at `offset` of `memory`, which it keeps alive."""
     record = ref.record
-    kind, shape = torch_dtype(record.dtype, ref.name), record.shape
+    shape = record.shape
+    kind = _DTYPES.get(record.dtype.name) or torch_dtype(record.dtype, ref.name)
     if record.dtype.kind == "quantized":
         storage = storages.view(memory, offset, record.nbytes)
         return as_tensor(storage, record.dtype, shape, contiguous_stride(shape), name=ref.name)
