@@ -44,11 +44,13 @@ def hostile(hostile_digits: Path) -> Path:
     return hostile_digits
 
 
-@pytest.mark.parametrize("name", [n for n in CASES if n.startswith(ROOMS)])
+# Of plain values torch.load takes those in its own files, not the bare pickles.
+SAVED = [n for n in CASES if n.startswith(ROOMS) and (n[:6] != "plain/" or n.endswith("-zip"))]
+
+
+@pytest.mark.parametrize("name", SAVED)
 def test_honest_files_load_as_without_a_guard(name: str, tmp_path: Path) -> None:
     path = CASES[name](tmp_path)
-    if path.suffix == ".pkl":
-        pytest.skip("torch.load does not take it")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch says of some layouts that they are new or old
         try:
