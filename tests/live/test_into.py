@@ -186,6 +186,8 @@ def test_assign_replaces_and_keeps_what_parameters_say(wrapped: Path) -> None:
         ({"dtype": "int8"}, "dtype: expected"),
         ({"device": "nowhere"}, "device: expected a device"),
         ({"device": "meta"}, "device meta: expected a device that is here"),
+        ({"device_map": 3}, "device_map: expected a dict of prefixes"),
+        ({"recipe": 3}, "recipe: expected a path or a Recipe"),
         ({"edits": "strip"}, "edits: expected a list of edits"),
         ({"lazy": True, "assign": True}, "lazy, assign: expected one of them"),
         ({"section": "ema"}, "expected one of"),

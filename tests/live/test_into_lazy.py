@@ -88,6 +88,25 @@ def test_real_weights_are_filled_at_once(tmp_path: Path) -> None:
     assert equal(model, net())
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open files of Linux")
+def test_the_file_is_closed_with_the_last_module(path: Path) -> None:
+    def files() -> int:
+        gc.collect()
+        links = Path("/proc/self/fd").iterdir()
+        return sum(link.is_symlink() and link.readlink() == path for link in links)
+
+    model = empty()
+    tk.load_into(model, path, lazy=True)
+    assert files() == 1
+    layer = model[0]
+    del model
+    assert layer(torch.randn(5, 4)).shape == (5, 8)
+    del layer
+    assert files() == 0
+    tk.load_into(build(), path, lazy=True)
+    assert files() == 0
+
+
 def test_tied_weights(tmp_path: Path) -> None:
     class Tied(nn.Module):
         def __init__(self) -> None:

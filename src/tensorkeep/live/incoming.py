@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -214,5 +215,7 @@ def all_edits(recipe: object, edits: object) -> tuple[tuple[Edit, ...], str | No
         raise BadArgument("edits", expected="a list of edits", got=repr(edits))
     if recipe is None:
         return tuple(edits), None
-    read = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)  # type: ignore[arg-type]
+    if not isinstance(recipe, Recipe | str | os.PathLike):
+        raise BadArgument("recipe", expected="a path or a Recipe", got=repr(recipe))
+    read = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
     return (*read.edits, *edits), read.section

@@ -40,6 +40,7 @@ class How:
     assign: bool
     mapped: bool
     lazy: bool
+    owned: bool
     limits: Limits
     reporter: Reporter
     policy: DtypePolicy = field(init=False)
@@ -48,6 +49,10 @@ class How:
     def say(self, dtype: object, device: Any, device_map: Any) -> None:  # noqa: ANN401
         """Set what needs torch to be understood. Raises `BadArgument`."""
         self.policy = DtypePolicy(dtype)
+        if device_map is not None and not isinstance(device_map, Mapping):
+            raise BadArgument(
+                "device_map", expected="a dict of prefixes to devices", got=repr(device_map)
+            )
         if device is not None or device_map is not None:
             self.to = Destinations("cpu" if device is None else device, device_map=device_map)
             for each in {self.to.device, *self.to.by_prefix.values()}:
@@ -110,7 +115,6 @@ class _Work:
             tolerated=match.tolerated,
             by_shape_only=match.by_shape_only,
             notes=[*coming.notes, *match.notes],
-            lazy=how.lazy,
             match=match,
         )
 
@@ -120,6 +124,7 @@ class _Work:
         self._refuse(certain=True)
         self._wish()
         later = self._later() if self.how.lazy else {}
+        self.report.lazy = bool(later)
         now = {name: wish for name, wish in self.wishes.items() if name not in later}
         ready, casts = wishes.read(
             now, self._sources(now), mapped=self.how.mapped, reporter=self.how.reporter
@@ -145,8 +150,9 @@ class _Work:
             self._refuse()
             lazy.remove(self.layout.module)
             if later:
-                sources, ckpt = self._sources(later), self.coming.ckpt
-                lazy.install(self.layout, later, sources, ckpt, mapped=self.how.mapped)
+                opened = lazy.Opened(self.coming.ckpt, owned=self.how.owned)
+                sources, mapped = self._sources(later), self.how.mapped
+                lazy.install(self.layout, later, sources, opened, mapped=mapped)
             filling.finish()
         read = {self.match.names[name] for name in now}
         self.report.bytes = sum(self.specs[source].nbytes for source in read)

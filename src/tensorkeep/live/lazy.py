@@ -7,6 +7,7 @@ behind it puts those back. At any time only the modules that are running have me
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -25,11 +26,22 @@ _MARK = "_tensorkeep_lazy"
 _WHOLE = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
 
 
+class Opened:
+    """A checkpoint for as long as modules read from it; closed with the last of them, if `owned`.
+
+    A file that nobody closes stays open until the process ends.
+    """
+
+    def __init__(self, ckpt: Checkpoint, *, owned: bool) -> None:
+        if owned:
+            weakref.finalize(self, ckpt.close)
+
+
 class Unit:
     """A module and the names of the tensors that it brings along when it runs."""
 
-    def __init__(self, module: nn.Module, ckpt: Checkpoint, *, mapped: bool) -> None:
-        self.module, self.ckpt, self.mapped = module, ckpt, mapped
+    def __init__(self, module: nn.Module, opened: Opened, *, mapped: bool) -> None:
+        self.module, self.opened, self.mapped = module, opened, mapped
         self.places: dict[str, tuple[nn.Module, str]] = {}
         self.wishes: dict[str, Wish] = {}
         self.sources: dict[str, Source] = {}
@@ -82,13 +94,13 @@ def install(
     layout: Layout,
     wished: Mapping[str, Wish],
     sources: Mapping[str, Source],
-    ckpt: Checkpoint,
+    opened: Opened,
     *,
     mapped: bool,
 ) -> None:
     """Let the modules of `layout` bring the tensors of `wished` along, which are on meta now.
 
-    Nothing is read yet. The checkpoint must stay open for as long as they run.
+    Nothing is read yet.
     """
     around = dict(_around(layout.module, None))
     owners = {layout.shared[name]: name for name in wished}
@@ -99,7 +111,7 @@ def install(
             continue
         outer = around[id(module)] or module
         if id(outer) not in units:
-            units[id(outer)] = Unit(outer, ckpt, mapped=mapped)
+            units[id(outer)] = Unit(outer, opened, mapped=mapped)
         unit = units[id(outer)]
         unit.places[name] = (module, key)
         unit.wishes[name], unit.sources[name] = wished[given], sources[given]
