@@ -193,7 +193,8 @@ def test_what_zipfile_writes_comes_back(kit, files, deflate, piped, forced, comm
     for name, data in files.items():
         expected = b"" if name.endswith("/") else data
         assert archive.read(archive.locate(name), Limits()) == expected
-    assert kit.whole(archive) == []
+    no_text = any(byte < 32 and byte not in b"\t\n\r" for byte in comment)
+    assert kit.whole(archive) == (["comment-bytes"] if no_text else [])
 
 
 def test_appending_with_zipfile_leaves_nothing_odd(tmp_path, kit):
