@@ -307,7 +307,7 @@ def test_a_heading_of_the_troubleshooting_page_is_a_message_shown_below_it() -> 
         assert message, heading
         below = text.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
         # What tensorkeep says, or torch: the last lines of a traceback, of which some are indented.
-        said = r"^(?:tensorkeep: |\w+Error: |\t| {4}(?=Missing|Unexpected|size)).*$"
+        said = r"^(?:tensorkeep: |[\w.]+Error: |\t| {4}(?=Missing|Unexpected|size)).*$"
         shown = "".join(re.findall(said, below, flags=re.M))
         assert message[1] in shown, heading
 
