@@ -64,7 +64,8 @@ def load_into(
     `dtype`: "cast" to the module's own (as None does), with what overflowed or became zero
     counted; "exact" refuses any difference; "keep" gives the module the file's; a dtype gives it
     to all floating point tensors. Integers are never cast to floats: what they stand for is not
-    known.
+    known. int8 codes with a scale beside them, as `quantize` writes them, become floats where the
+    module wants floats and has no place for the scale (not if "exact").
 
     Values are copied into the memory that is there, and parameters stay the objects that an
     optimizer knows; those on the meta device (`empty_weights`) become real, on `device` or by

@@ -12,7 +12,7 @@ from torch import nn
 from tensorkeep.checkpoints.checkpoint import Checkpoint
 from tensorkeep.errors import BadArgument, DoesNotFit, NothingSelected
 from tensorkeep.facts import Limits
-from tensorkeep.live import accounting, lazy, starting, wishes
+from tensorkeep.live import accounting, dequantising, lazy, starting, wishes
 from tensorkeep.live.devices import Destinations
 from tensorkeep.live.filling import Filling
 from tensorkeep.live.incoming import Incoming, Source, all_edits, built, incoming
@@ -100,9 +100,8 @@ class _Work:
 
     def __init__(self, layout: Layout, coming: Incoming, how: How) -> None:
         self.layout, self.coming, self.how = layout, coming, how
-        self.specs = coming.specs()
-        self.match = self._match()
-        self.after = _names_after(self.match, self.specs, coming)
+        floats = self._dequantise()
+        self._fit()
         self.wishes: dict[str, Wish] = {}
         match = self.match
         self.report = LoadReport(
@@ -114,6 +113,7 @@ class _Work:
             tied=match.tied,
             tolerated=match.tolerated,
             by_shape_only=match.by_shape_only,
+            dequantised=[name for name, source in match.names.items() if source in floats],
             notes=[*coming.notes, *match.notes],
             match=match,
         )
@@ -155,8 +155,29 @@ class _Work:
                 lazy.install(self.layout, later, sources, opened, mapped=mapped)
             filling.finish()
         read = {self.match.names[name] for name in now}
-        self.report.bytes = sum(self.specs[source].nbytes for source in read)
+        sources, specs = self.coming.sources, self.specs
+        self.report.bytes = sum(
+            dequantising.stored_bytes(sources[source]) or specs[source].nbytes for source in read
+        )
         return self.report
+
+    def _fit(self) -> None:
+        self.specs = self.coming.specs()
+        self.match = self._match()
+        self.after = _names_after(self.match, self.specs, self.coming)
+
+    def _dequantise(self) -> set[str]:
+        """Make floats of the int8 codes that the module does not want as codes; their names."""
+        found = dequantising.pairs(self.coming.sources)
+        if not found or self.how.policy.word == "exact":
+            return set()
+        tensors = self.layout.tensors
+        if dequantising.may_take_codes(tensors):
+            self._fit()
+            new = {source: name for name, source in self.after.items()}
+            found = [n for n in found if not dequantising.takes_codes(tensors, new.get(n, n))]
+        dequantising.dequantise(self.coming, found)
+        return set(found)
 
     def _match(self) -> Match:
         wanted = self.layout.wanted(self._lazy_shapes({}))

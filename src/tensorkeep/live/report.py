@@ -25,11 +25,12 @@ class LoadReport:
     that were found and applied. `loaded` of `tensors` names were filled, ties included.
     `missing`: the file has none (torch's MISSING); `unexpected`: the module has no place for them;
     `mismatched`: of another shape, skipped; `cast`: what changed its dtype and what that lost.
-    `tied`: names that are the same parameter as one that was filled. `initialised`: names that
-    have no value of the file; `by_module` of them got one from their module's own
-    `reset_parameters`, being on the meta device. `rebuilt`: non-persistent buffers that were on
-    the meta device and were made again. `coverage`: the shares of tensors, of the elements of
-    parameters, and of bytes that were overwritten, ties once. `bytes` were read in `seconds`.
+    `dequantised`: filled with int8 codes of the file times their scales. `tied`: names that are
+    the same parameter as one that was filled. `initialised`: names that have no value of the
+    file; `by_module` of them got one from their module's own `reset_parameters`, being on the
+    meta device. `rebuilt`: non-persistent buffers that were on the meta device and were made
+    again. `coverage`: the shares of tensors, of the elements of parameters, and of bytes that
+    were overwritten, ties once. `bytes` were read in `seconds`.
     """
 
     path: str
@@ -42,6 +43,7 @@ class LoadReport:
     unexpected: list[str] = field(default_factory=list)
     mismatched: list[Mismatch] = field(default_factory=list)
     cast: list[CastOf] = field(default_factory=list)
+    dequantised: list[str] = field(default_factory=list)
     tied: dict[str, str] = field(default_factory=dict)
     tolerated: list[str] = field(default_factory=list)
     by_module: list[str] = field(default_factory=list)
@@ -73,6 +75,8 @@ class LoadReport:
             count = len(self.unexpected)
             verb = "tensor of the file goes" if count == 1 else "tensors of the file go"
             lines.append(f"{count} {verb} nowhere: {listed(self.unexpected)}.")
+        if self.dequantised:
+            lines.append(f"int8 times its scale became floats: {listed(self.dequantised)}.")
         lines += self._casts()
         if self.rebuilt:
             lines.append(f"Made again, being in no file: {listed(self.rebuilt)}.")
@@ -113,7 +117,16 @@ class LoadReport:
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON holds it."""
         plain = ("path", "section", "target", "tensors", "loaded", "missing", "unexpected")
-        more = ("tolerated", "by_module", "rebuilt", "coverage", "notes", "lazy", "seconds")
+        more = (
+            "dequantised",
+            "tolerated",
+            "by_module",
+            "rebuilt",
+            "coverage",
+            "notes",
+            "lazy",
+            "seconds",
+        )
         found = {name: getattr(self, name) for name in (*plain, *more, "bytes", "initialised")}
         return {
             "schema": 1,
