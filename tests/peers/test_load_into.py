@@ -229,3 +229,56 @@ def test_ddp_and_fsdp_in_two_processes(tmp_path: Path) -> None:
             child.kill()
     for rank, (out, err) in enumerate(told):
         assert f"done {rank}" in out, err[-3000:]
+
+
+class Blocks(nn.Module):
+    """Two blocks, of which adapters take a part, and a head."""
+
+    def __init__(self, seed):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.layers = nn.ModuleList(
+            nn.ModuleDict({"q": nn.Linear(8, 8), "v": nn.Linear(8, 8), "norm": nn.LayerNorm(8)})
+            for _ in range(2)
+        )
+        self.head = nn.Linear(8, 4)
+
+
+def adapted(seed):
+    """A model of PEFT's, whose adapters change what it gives."""
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(r=1, target_modules=["q"], init_lora_weights=False)
+    return get_peft_model(Blocks(seed), config)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_peft_takes_a_base_checkpoint_under_its_adapters(tmp_path, bits):
+    torch.save(Blocks(0).state_dict(), tmp_path / "base.pth")
+    wrapped = adapted(1)
+    adapters = {n: t.clone() for n, t in wrapped.state_dict().items() if "lora_" in n}
+    found = tk.match(tmp_path / "base.pth", wrapped).match
+    assert sorted(found.missing) == sorted(adapters)
+    assert not found.unexpected
+    with pytest.raises(errors.DoesNotFit, match="4 MISSING"):
+        tk.load_into(wrapped, tmp_path / "base.pth")
+    report = tk.load_into(wrapped, tmp_path / "base.pth", strict=False)
+    assert sorted(report.missing) == sorted(adapters)
+    assert all(bits(wrapped.state_dict()[name]) == bits(old) for name, old in adapters.items())
+    assert equal(wrapped.unload(), Blocks(0), bits)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_peft_checkpoints_go_back_into_the_base_and_into_peft(tmp_path, bits):
+    wrapped = adapted(0)
+    torch.save(wrapped.state_dict(), tmp_path / "wrapped.pth")
+    found = tk.match(tmp_path / "wrapped.pth", Blocks(1)).match
+    assert not found.missing
+    base = Blocks(1)
+    report = tk.load_into(base, tmp_path / "wrapped.pth", strict=False)
+    assert report.initialised == []
+    assert any("LoRA adapters are left out" in note for note in report.notes)
+    assert equal(base, Blocks(0), bits)
+    again = adapted(2)
+    assert tk.load_into(again, tmp_path / "wrapped.pth").fits
+    assert equal(again, wrapped, bits)

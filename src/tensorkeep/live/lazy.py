@@ -23,7 +23,7 @@ from tensorkeep.live.wishes import Wish
 
 _MARK = "_tensorkeep_lazy"
 # Their forward looks at the weights of modules inside without calling those.
-_WHOLE = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
+WHOLE = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
 
 
 class Opened:
@@ -119,7 +119,7 @@ def install(
 
 def _around(module: nn.Module, outer: nn.Module | None) -> Iterator[tuple[int, nn.Module | None]]:
     """For each module, by id, the outermost one around it that must be filled as a whole."""
-    if outer is None and (isinstance(module, _WHOLE) or hasattr(module, "parametrizations")):
+    if outer is None and (isinstance(module, WHOLE) or hasattr(module, "parametrizations")):
         outer = module
     yield id(module), outer
     for child in module.children():
