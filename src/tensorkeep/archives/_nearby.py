@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from tensorkeep.stores import Blob
 
-_WINDOW = 256 << 10
-# What begins so soon behind the last read is one of many: storages of a few numbers each.
-_NEAR = 4 << 10
+# What begins so soon behind the last read may be one of many: storages of a few numbers each. How
+# much is read with it doubles each time, so that a file of few members has few bytes read.
+_NEAR, _WINDOW = 4 << 10, 256 << 10
 
 
 class Nearby:
@@ -23,13 +23,15 @@ class Nearby:
         # One value, since several threads may ask: where the bytes begin, and the bytes.
         self._kept = (0, b"")
         self._end = -1
+        self._window = _NEAR
 
     def read(self, offset: int, length: int) -> bytes:
         """Exactly `length` bytes from `offset`. Raises what the blob raises."""
         begin, data = self._kept
         if offset < begin or offset + length > begin + len(data):
             near = self._end >= 0 and 0 <= offset - self._end <= _NEAR
-            most = min(_WINDOW, self.size - offset) if near else 0
+            self._window = min(2 * self._window, _WINDOW) if near else _NEAR
+            most = min(self._window, self.size - offset) if near else 0
             begin, data = self._kept = offset, self.blob.read(offset, max(length, most))
         self._end = offset + length
         return data[offset - begin : offset - begin + length]
