@@ -113,3 +113,23 @@ def test_shapes_that_the_file_cannot_hold():
         changed = data.replace(b"(3,), ", shape.ljust(6))
         with pytest.raises(ReadError):
             tk.open(changed)
+
+
+def test_a_flipped_bit_of_an_array_in_an_archive_is_found(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez(path, small=np.ones(3), large=np.ones(300_000))
+    assert tk.scan(path).verdict == "safe"
+    whole = path.read_bytes()
+    for name, deep in ((b"small.npy", False), (b"large.npy", True)):
+        data = bytearray(whole)
+        data[data.index(np.float64(1).tobytes(), data.index(name))] ^= 1
+        path.write_bytes(data)
+        report = tk.scan(path, deep=deep)
+        assert [f.rule for f in report.files[0].findings] == ["container/bad-checksum"]
+    assert tk.scan(path).verdict == "safe"  # what a storage holds is compared by --deep
+
+
+def test_who_wrote_it(tmp_path):
+    np.save(tmp_path / "a.npy", np.ones(3))
+    np.savez(tmp_path / "a.npz", a=np.ones(3))
+    assert {tk.inspect(tmp_path / name).writer for name in ("a.npy", "a.npz")} == {"numpy"}

@@ -26,6 +26,15 @@ _DECLARED = {
     "torch_package": ("package", "torch.package"),
     "pt2": ("exported_program", "torch.export.save"),
 }
+_SERIALISERS = {
+    "bundle": "an archive of model files",
+    "torch_legacy": "torch.save (the format before torch 1.6)",
+    "torch_tar": "torch.save (the tar format of its first releases)",
+    "npy": "numpy",
+    "npz": "numpy",
+    "pickle": "pickle",
+    "compressed": "a compressed stream",
+}
 
 # (writer, keys that must be there, keys of which one must be there)
 _WRITERS: tuple[tuple[str, frozenset[str], frozenset[str]], ...] = (
@@ -134,8 +143,8 @@ def _serialiser(contents: Contents) -> str:
         return f"DeepSpeed{version}{stage}, ranks: {facts['ranks']}"
     if contents.format in _DECLARED:
         return _DECLARED[contents.format][1]
-    if contents.format == "bundle":
-        return "an archive of model files"
+    if contents.format in _SERIALISERS:
+        return _SERIALISERS[contents.format]
     if contents.format.endswith("safetensors"):
         framework = contents.metadata.get("format", "")
         return f"safetensors ({framework})" if framework else "safetensors"

@@ -52,6 +52,7 @@ class ZipReading:
         self._known: set[int] = set()
         self._expected: set[int] = set()
         self._stored: dict[int, str] = {}
+        self._slices: set[int] = set()
         self._audited = False
         self._budget = self._room = _SPARE + limits.max_ratio * archive.blob.size
 
@@ -186,6 +187,7 @@ class ZipReading:
         self._known.add(member.index)
         if member.method != 0:
             return MemoryBlob(self.unpack(member), name)
+        self._slices.add(member.index)
         return SliceBlob(self.archive.blob, self.archive.data_offset(member), member.size, name)
 
     def peek(self, member: ZipMember, length: int) -> bytes:
@@ -247,6 +249,8 @@ class ZipReading:
     def audit(self, deep: bool) -> Iterator[Anomaly]:
         """Headers and checksums of every member that is no storage; with `deep`, of storages too.
 
+        A large file inside the archive is mostly storages: it is compared as they are.
+
         Pickles and files met in members that the format did not read join `programs` and
         `nested`. Yields all that is odd about the archive so far, what was known before included.
         """
@@ -254,6 +258,9 @@ class ZipReading:
             if member.index not in self._stored:
                 self.archive.check_local(member)
         self.look_at_all()
+        for member in self.archive.members:
+            if member.index in self._slices and (deep or member.size <= _CHUNK):
+                self._checksum(member)
         if deep:
             for member in self.archive.members:
                 if member.index in self._stored:
