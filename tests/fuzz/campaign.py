@@ -41,19 +41,22 @@ def main() -> int:
         print(line, flush=True)
         with (asked.out / "results.jsonl").open("a") as file:
             file.write(line + "\n")
+        if result["stopped"]:
+            break
     return min(failures, 1)
 
 
 def run(name: str, folder: Path, seconds: int) -> dict[str, object]:
     """One target; where its process ends early, by a hang or a crash of its own, it goes on."""
     folder.mkdir(parents=True, exist_ok=True)
-    log, began, used = folder / "log", time.monotonic(), _processor()
+    began, used = time.monotonic(), _processor()
     executions = restarts = 0
     reached = (0, 0, 0)
     stopped = False
     while not stopped and (left := round(seconds - (_processor() - used))) > 5:
         if time.monotonic() - began > LONGEST * seconds:
             break
+        log = folder / f"log.{restarts}"
         stopped = _start(name, folder, left, log)
         lines = _STATUS.findall(log.read_bytes())
         counts = [tuple(map(int, line)) for line in lines]
@@ -71,6 +74,7 @@ def run(name: str, folder: Path, seconds: int) -> dict[str, object]:
         "features": reached[1],
         "corpus": reached[2],
         "starts": restarts,
+        "stopped": stopped,
         "findings": found,
     }
 
