@@ -266,3 +266,11 @@ def test_torch_is_not_needed(tmp_path, state):
     code = code.replace("tk.diff(*sys.argv[1:])", "tk.diff(*sys.argv[1:], metadata_only=True)")
     code = code.replace("not r.same", "r.same").replace("'torch'", "'numpy'")
     subprocess.run([sys.executable, "-c", code, a, b], check=True)
+
+
+def test_a_twin_that_would_run_something_is_said(digits, hostile_digits):
+    report = tk.diff(digits, hostile_digits)
+    assert report.same
+    [note] = [note for note in report.notes if "dangerous" in note]
+    assert str(hostile_digits) in note and "os.system" in note
+    assert not any("dangerous" in note for note in tk.diff(digits, digits).notes)

@@ -30,6 +30,7 @@ from tensorkeep.matching.changes import (
 )
 from tensorkeep.matching.sides import Side, sides
 from tensorkeep.progress import SILENT, Reporter
+from tensorkeep.scanning.requiring import check_safe
 
 
 @dataclass(slots=True)
@@ -128,6 +129,9 @@ def diff(
         job.glob(only, skip)
         if not metadata_only:
             job.check_size((limits or Limits()).max_ratio)
+        for ckpt in (first, second):
+            # Two files of the same tensors are not the same to whoever loads them.
+            job.report.notes += check_safe(ckpt, None, ckpt.path)[1]
         job.compare(reporter)
         first.check_unchanged()
         second.check_unchanged()

@@ -1,4 +1,4 @@
-"""What a verb that writes asks of its source before it begins."""
+"""What a verb asks of its source before it begins."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from tensorkeep.facts import Verdict
 from tensorkeep.scanning.examining import judge
 
 
-def check_safe(ckpt: Checkpoint, require: str | None) -> tuple[Verdict, list[str]]:
-    """The verdict on `ckpt`, and a note where it is not safe.
+def check_safe(
+    ckpt: Checkpoint, require: str | None, called: str = "the source"
+) -> tuple[Verdict, list[str]]:
+    """The verdict on `ckpt`, and a note where it is not safe, in which it is `called` so.
 
     With `require` "safe", raises `NotSafe` then.
     """
@@ -23,4 +25,4 @@ def check_safe(ckpt: Checkpoint, require: str | None) -> tuple[Verdict, list[str
         )
     if verdict == "safe":
         return verdict, []
-    return verdict, [f"the source is {verdict}: {findings[0].what}; nothing of it was run"]
+    return verdict, [f"{called} is {verdict}: {findings[0].what}; nothing of it was run"]
