@@ -2,11 +2,11 @@
 
 `console` blocks: lines that begin with `$ ` are run by bash, the lines below one are what it
 prints (stdout and stderr together), where `...` stands for anything. A command must end with
-exit code 0 unless the next command is `echo $?` with the code below it. `python` blocks of a
-page share one namespace. `json` and `toml` blocks parse; a `toml` block that begins with its name
-in a comment and a schema is a recipe, and is written under that name. `sh` blocks set up a machine
-and are not run: what they name must exist. The blocks of a page run in order, in a folder of their
-own that holds a copy of `examples/`.
+exit code 0 unless the next command is `echo $?` with the code below it. `python` blocks of a page
+share one namespace; a `pytb` block below one is how it ends: with that exception. `json` and `toml`
+blocks parse; a `toml` block that begins with its name in a comment and a schema is a recipe, and is
+written under that name. `sh` blocks set up a machine and are not run: what they name must exist.
+The blocks of a page run in order, in a folder of their own that holds a copy of `examples/`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -36,7 +37,7 @@ from tensorkeep.scanning.words import page as page_of_rule
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TOP_LEVEL = [*PAGES, *(ROOT / name for name in ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"))]
-RUN = {"console", "python", "json", "toml", "yaml"}
+RUN = {"console", "python", "pytb", "json", "toml", "yaml"}
 SHOWN = {"sh", "text"}
 
 
@@ -147,14 +148,30 @@ def run_python(block: Block, page: Path, namespace: dict[str, object]) -> None:
     exec(code, namespace)
 
 
+def run_failing(block: Block, ends: Block, page: Path, namespace: dict[str, object]) -> None:
+    """Execute a block that must end with the exception that `ends` shows."""
+    place = f"{page.name}:{ends.line}"
+    try:
+        run_python(block, page, namespace)
+    except Exception as error:  # noqa: BLE001  # what it is, is compared
+        printed = "".join(traceback.format_exception_only(error))
+        assert matches(ends.text, printed), f"{place}: {printed}\ndoes not look like\n{ends.text}"
+    else:
+        pytest.fail(f"{place}: nothing was raised")
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_blocks_of_the_page_run(page: Path, workplace: Path) -> None:
     namespace: dict[str, object] = {"__name__": "__main__"}
-    for block in blocks(page):
+    todo = list(blocks(page))
+    for block, following in zip(todo, [*todo[1:], Block("", "", 0)], strict=True):
         place = f"{page.name}:{block.line}"
         assert block.language in RUN | SHOWN, f"{place}: nobody checks ```{block.language}"
         if block.language == "console":
             run_console(block, place)
+        elif following.language == "pytb":
+            assert block.language == "python", f"{place}: nothing ends with the exception below it"
+            run_failing(block, following, page, namespace)
         elif block.language == "python":
             run_python(block, page, namespace)
         elif block.language == "json":
@@ -310,6 +327,18 @@ def test_a_heading_of_the_troubleshooting_page_is_a_message_shown_below_it() -> 
         said = r"^(?:tensorkeep: |[\w.]+Error: |\t| {4}(?=Missing|Unexpected|size)).*$"
         shown = "".join(re.findall(said, below, flags=re.M))
         assert message[1] in shown, heading
+
+
+def test_a_question_is_titled_as_it_is_typed() -> None:
+    nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
+    (questions,) = [entry["Questions"] for entry in nav if "Questions" in entry]
+    assert len(questions) >= 13
+    for entry in questions:
+        ((title, name),) = entry.items()
+        page = ROOT / "docs" / name
+        assert page.read_text(encoding="utf-8").startswith(f"# {title}\n"), name
+        assert {"console", "python"} & {block.language for block in blocks(page)}, name
+        assert f"]({name})" in (ROOT / "docs" / "index.md").read_text(encoding="utf-8"), name
 
 
 def rule_page(rule: str) -> Path:
