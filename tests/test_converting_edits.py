@@ -114,7 +114,8 @@ def test_bad_arguments(source, tmp_path):
         ({"rename": "a=b"}, "a list of texts"),
         ({"on_overflow": "no"}, "on_overflow"),
         ({"edits": [Rename("a", "b"), Rename("b", "a")]}, "in a circle"),
-        ({"edits": ["strip"]}, "edits such as Rename"),
+        ({"edits": ["strip"]}, "strip: expected a field 'prefix', got none"),
+        ({"edits": [3]}, "edits such as Rename"),
     ):
         with pytest.raises(BadArgument, match=says):
             tk.convert(source, to, **given)

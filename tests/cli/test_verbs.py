@@ -213,7 +213,7 @@ def test_help_shows_two_examples(cli, verb):
 def test_the_examples_name_options_that_exist(cli):
     for verb in VERBS:
         text = cli(verb, "--help").out
-        examples, _, options = text.partition("Options:")
+        examples, _, options = text.partition("Examples:")[2].partition("\n\n")
         for word in examples.split():
             if word.startswith("--"):
                 assert f"  {word}" in options, (verb, word)

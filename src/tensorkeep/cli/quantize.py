@@ -8,43 +8,37 @@ from typing import Any
 import click
 
 from tensorkeep.cli.folded import folded
-from tensorkeep.cli.options import EXISTING, FORMAT
+from tensorkeep.cli.options import REQUIRE, SECTION, SRC_AND_DST, WRITING, InGroups, option
 from tensorkeep.cli.output import Line, many, note_lines, number, short, show, show_json, size, talk
 from tensorkeep.cli.progress import reporter
+from tensorkeep.cli.written import head, left_out
 from tensorkeep.edits.quantized import LEAST
 from tensorkeep.errors import escape
 from tensorkeep.quantizing import Kept, QuantizeReport, Weight, quantize
 
 _LISTED = 8
 _NAMED = 2
+_WHICH = "What becomes int8"
 
 
-@click.command("quantize")
-@click.argument("src", type=EXISTING)
-@click.argument("dst", type=EXISTING)
-@FORMAT
-@click.option("--to", metavar="FORMAT", help="safetensors or torch; by default DST's ending says.")
-@click.option(
-    "--section", metavar="NAME", help='A top-level part or "all"; the weights by default.'
-)
-@click.option("--only", metavar="GLOB", multiple=True, help="Quantise such names, nothing else.")
-@click.option("--skip", metavar="GLOB", multiple=True, help="Keep such names as they are.")
-@click.option("--embeddings", is_flag=True, help="Quantise embeddings too.")
-@click.option("--lm-head", is_flag=True, help="Quantise the head of a language model too.")
-@click.option("--conv", is_flag=True, help="Quantise weights of more than 2 dimensions too.")
-@click.option(
+@click.command("quantize", cls=InGroups)
+@SRC_AND_DST
+@SECTION
+@REQUIRE
+@option(_WHICH, "--only", metavar="GLOB", multiple=True, help="Quantise such names, nothing else.")
+@option(_WHICH, "--skip", metavar="GLOB", multiple=True, help="Keep such names as they are.")
+@option(_WHICH, "--embeddings", is_flag=True, help="Quantise embeddings too.")
+@option(_WHICH, "--lm-head", is_flag=True, help="Quantise the head of a language model too.")
+@option(_WHICH, "--conv", is_flag=True, help="Quantise weights of more than 2 dimensions too.")
+@option(
+    _WHICH,
     "--min-size",
     metavar="N",
     type=click.IntRange(0),
     default=LEAST,
     help=f"Keep tensors of fewer than N elements as they are; {LEAST} by default.",
 )
-@click.option("--shard-size", metavar="SIZE", help="Largest part in a directory: 5GB, 500MiB.")
-@click.option("--drop-unsupported", is_flag=True, help="Leave out what DST cannot hold.")
-@click.option("--require", type=click.Choice(["safe"]), help="Refuse a source that is not safe.")
-@click.option("--dry-run", is_flag=True, help="Say what would be written, and write nothing.")
-@click.option("--verify", is_flag=True, help="Read everything back and compare before it appears.")
-@click.option("--overwrite", is_flag=True, help="Replace DST if it exists.")
+@WRITING
 def command(src: str, dst: str, form: str, **options: Any) -> int:  # noqa: ANN401
     """Write SRC to DST with its large weights as int8, a scale for each output channel.
 
@@ -61,25 +55,15 @@ def command(src: str, dst: str, form: str, **options: Any) -> int:  # noqa: ANN4
         show_json(report.to_dict(), rows=("quantized", "kept"))
         return 0
     note_lines(report.notes)
-    talk(_left_out(report))
+    talk(left_out(report))
     show(_lines(report))
     return 0
 
 
 def _lines(report: QuantizeReport) -> list[Line]:
-    verb = "would write " if report.dry_run else "wrote "
-    sizes = f"  {size(report.bytes_after)}, was {size(report.bytes_before)}"
-    extra = [f"{report.ratio:.2f}x smaller"]
-    if len(report.files) > 1:
-        extra.append(f"{len(report.files)} files")
-    if report.verified is not None:
-        extra.append(f"{report.verified} compared, equal")
-    head: Line = [
-        (verb, "bold green"),
-        (escape(report.destination), "bold"),
-        (f"{sizes} ({', '.join(extra)})", ""),
-    ]
-    return [head, *_quantized(report), *_kept(report.kept)]
+    what = f"{size(report.bytes_after)}, was {size(report.bytes_before)}"
+    first = head(report, what, [f"{report.ratio:.2f}x smaller"])
+    return [first, *_quantized(report), *_kept(report.kept)]
 
 
 def _quantized(report: QuantizeReport) -> list[Line]:
@@ -131,13 +115,3 @@ def _more(count: int) -> list[Line]:
     if count <= _LISTED:
         return []
     return [[(f"{'':10}and {number(count - _LISTED)} more (--format json lists them)", "dim")]]
-
-
-def _left_out(report: QuantizeReport) -> list[Line]:
-    lines: list[Line] = [
-        [("left out: ", "yellow"), (f"{escape(name)} ({escape(why)})", "")]
-        for name, why in report.left_out[:_LISTED]
-    ]
-    if len(report.left_out) > _LISTED:
-        lines.append(f"left out: {len(report.left_out) - _LISTED} more (--format json lists them)")
-    return lines

@@ -7,12 +7,10 @@ written: `patterns`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
 from tensorkeep.edits import patterns
-from tensorkeep.edits.edit import Edit
 from tensorkeep.edits.inventory import Inventory
 from tensorkeep.errors import BadArgument
 
@@ -274,14 +272,3 @@ class Keep:
 
     def inverse(self) -> None:
         """None: the others are gone."""
-
-
-def flagged(given: Iterable[tuple[str, str]]) -> list[Edit]:
-    """The edits that options mean: pairs of an option's name and text. Raises `BadArgument`."""
-    made: dict[str, Callable[[str], Edit]] = {
-        "strip": Strip,
-        "rename": renaming,
-        "add_prefix": AddPrefix,
-        "drop": Drop,
-    }
-    return [made[option](text) for option, text in given]

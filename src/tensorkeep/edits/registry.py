@@ -52,6 +52,7 @@ class BadField(BadArgument):
     """What a recipe says of one edit is wrong; `key` is the field, "op" included."""
 
     key = ""
+    default_remedy = "The documentation lists every op and its fields under edits."
 
 
 def _bad(key: str, subject: str, expected: str, got: str, remedy: str = "") -> BadField:
@@ -99,7 +100,8 @@ def edit_of(table: Mapping[str, Any]) -> Edit:
         given[key] = _value(value, hints[key], f"{cls.op}, field {key!r}", key)
     for name, field in taken.items():
         if name not in given and field.default is MISSING and field.default_factory is MISSING:
-            raise _bad("op", cls.op, f"a field {name!r}", "none")
+            every = ", ".join(taken)
+            raise _bad("op", cls.op, f"a field {name!r}", "none", f"Its fields are: {every}.")
     try:
         return cls(**given)
     except TensorkeepError as error:
