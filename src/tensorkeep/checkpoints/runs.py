@@ -1,0 +1,188 @@
+"""Run folders: training checkpoints side by side, each with a manifest that says what is in it.
+
+    runs/exp1/step-00000100/{model,optimizer,rng}.safetensors, state.json, manifest.json
+    runs/exp1/run.json
+
+`manifest` has the digests, `stores.commit` makes a checkpoint appear. No pickle anywhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from tensorkeep.checkpoints import manifest as manifests
+from tensorkeep.checkpoints.manifest import Manifest, file_digest
+from tensorkeep.errors import Damaged, NotFound, ReadError, StoreError, TensorkeepError
+from tensorkeep.facts import Limits
+from tensorkeep.formats import read as read_format
+from tensorkeep.stores import commit, parallel
+from tensorkeep.stores.local import LocalBlob
+
+RUN = "run.json"
+STATE = "state.json"
+TENSORS = ".safetensors"
+BUFFERS = ".buffers.safetensors"
+_STEP = re.compile(r"step-(\d{8,})\Z")
+_PIECE = 4 << 20
+
+
+def folder_of(step: int) -> str:
+    """The name of the folder of a step."""
+    return f"step-{step:08d}"
+
+
+def step_of(name: str) -> int | None:
+    """The step of a folder's name, or None if it is none of a checkpoint."""
+    match = _STEP.match(name)
+    step = int(match[1]) if match else None
+    return step if step is not None and folder_of(step) == name else None
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """`file` of a checkpoint (and `tensor` in it): what the manifest says, and what is there."""
+
+    file: str
+    tensor: str
+    expected: str
+    got: str
+
+
+@dataclass(frozen=True)
+class Saved:
+    """One checkpoint of a run."""
+
+    step: int
+    path: Path
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """Raises `Damaged`, `NotFound`, `Unsupported`."""
+        path = self.path / manifests.NAME
+        made = Manifest.from_bytes(read_text(path, manifests.LONGEST), str(path))
+        if made.step != self.step:
+            raise Damaged(path, expected=f"the manifest of step {self.step}", got=made.step)
+        return made
+
+    def state(self) -> dict[str, Any]:
+        """`state.json`. Raises `Damaged`, `NotFound`."""
+        path = self.path / STATE
+        try:
+            made: dict[str, Any] = json.loads(read_text(path, manifests.LONGEST))
+        except (ValueError, RecursionError) as error:
+            raise Damaged(path, expected="JSON", got=str(error)) from error
+        return made
+
+    def damage(self) -> Iterator[Damage]:
+        """Everything that is not as the manifest says. Reads every byte."""
+        try:
+            files = self.manifest.files
+        except TensorkeepError as error:
+            yield Damage(manifests.NAME, "", error.expected, error.got)
+            return
+        for name, facts in files.items():
+            try:
+                yield from _file_damage(self.path / name, name, facts)
+            except (ReadError, StoreError) as error:
+                yield Damage(name, "", error.expected or "a whole file", error.got)
+
+
+def _file_damage(path: Path, name: str, facts: manifests.FileFacts) -> Iterator[Damage]:
+    with LocalBlob(path) as blob:
+        if blob.size != facts.nbytes:
+            yield Damage(name, "", f"{facts.nbytes} bytes", f"{blob.size} bytes")
+            return
+        if not facts.tensors:
+            found = manifests.PREFIX + _digest(blob, 0, blob.size).hexdigest()
+            if found != facts.digest:
+                yield Damage(name, "", facts.digest, found)
+            return
+        yield from _tensor_damage(blob, name, facts)
+
+
+def _tensor_damage(blob: LocalBlob, name: str, facts: manifests.FileFacts) -> Iterator[Damage]:
+    start = int.from_bytes(blob.read(0, 8), "little") + 8
+    header = blob.read(0, min(start, blob.size))
+    digest = file_digest(header, (bytes.fromhex(d[7:]) for d in facts.tensors.values()))
+    if digest != facts.digest:
+        yield Damage(name, "", facts.digest, f"{digest}: the header is another")
+        return
+    storages = read_format(blob, Limits()).storages
+    found: dict[str, str] = {}
+
+    def digesting(tensor: str) -> parallel.Job:
+        def run() -> None:
+            place = storages[tensor]
+            made = _digest(blob, place.offset, place.offset + place.nbytes)
+            found[tensor] = manifests.PREFIX + made.hexdigest()
+
+        return run
+
+    missing = [tensor for tensor in facts.tensors if tensor not in storages]
+    if missing:
+        yield Damage(name, missing[0], "a tensor", "none")
+        return
+    jobs = [digesting(tensor) for tensor in facts.tensors]
+    parallel.run(jobs, parallel.threads_for(blob.size, len(jobs)))
+    for tensor, expected in facts.tensors.items():
+        if found[tensor] != expected:
+            yield Damage(name, tensor, expected, found[tensor])
+
+
+def _digest(blob: LocalBlob, start: int, stop: int) -> Any:  # noqa: ANN401
+    digest = hashlib.sha256()
+    buffer = memoryview(bytearray(min(_PIECE, max(stop - start, 1))))
+    for at in range(start, stop, len(buffer)):
+        piece = buffer[: min(len(buffer), stop - at)]
+        blob.read_into(at, piece)
+        digest.update(piece)
+    return digest
+
+
+def read_text(path: Path, longest: int) -> bytes:
+    """A small file whole. Raises `Damaged` if it is longer than anybody writes, `NotFound`."""
+    with LocalBlob(path) as blob:
+        if blob.size > longest:
+            raise Damaged(path, expected=f"at most {longest} bytes", got=blob.size)
+        return blob.read(0, blob.size)
+
+
+class RunFolder:
+    """The checkpoints below `path`, oldest step first. Looks, and changes nothing."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def saved(self) -> list[Saved]:
+        """All of them, whole or not. Raises `AccessDenied`."""
+        steps = ((step_of(name), name) for name in commit.names(self.path))
+        found = [Saved(step, self.path / name) for step, name in steps if step is not None]
+        return sorted(found, key=lambda each: each.step)
+
+    def at(self, step: int) -> Saved:
+        """Raises `NotFound`, which names the steps that there are."""
+        for each in self.saved():
+            if each.step == step:
+                return each
+        steps = ", ".join(str(each.step) for each in self.saved()[-5:]) or "none"
+        raise NotFound(
+            self.path,
+            expected=f"one of the steps {steps}",
+            got=f"step {step}",
+            remedy="List them with: tensorkeep runs list.",
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """`run.json`; empty if there is none. Raises `Damaged`."""
+        path = self.path / RUN
+        try:
+            return manifests.unsealed(read_text(path, 1 << 20), str(path))
+        except NotFound:
+            return {}

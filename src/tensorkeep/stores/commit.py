@@ -1,0 +1,237 @@
+"""Folders that appear whole or not at all, even if the machine dies: how a checkpoint is committed.
+
+Files are written to `NAME.tmp`, each is made durable, one named last after all the others, then
+the folder; a rename gives it its name, and the folder around it is made durable. A crash before
+the rename leaves a `NAME.tmp` that nobody reads, one after it a checkpoint. A folder that is
+replaced changes places with the new one in one call where the kernel can do that; elsewhere it
+waits as `NAME.old` until the new one stands. A folder that is deleted is first renamed to
+`NAME.deleting`, so that half of it never looks like a checkpoint. `recover` ends what a crash
+interrupted. Source for what must be synced: fsync(2), rename(2), open(2) (O_DIRECT).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tensorkeep.errors import AlreadyExists, BadArgument
+from tensorkeep.stores._errors import mapped
+from tensorkeep.stores.local import kernel
+from tensorkeep.stores.local.placing import require_parent, sync_folder
+from tensorkeep.stores.local.reading import plain_name
+
+WRITING, DELETING, ASIDE = ".tmp", ".deleting", ".old"
+# What O_DIRECT wants lengths, offsets and addresses to be multiples of, on every device of today.
+BLOCK = 4096
+PIECE = 8 << 20
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
+
+Job = Callable[[], None]
+
+
+class FolderCommit:
+    """The folder `target`, being written. Leaving its `with` block without a commit undoes it.
+
+    Only one process may write below a parent folder at a time; a lock is the caller's. Raises
+    `AlreadyExists` if `target` is there and not to be replaced, `NotFound`, `AccessDenied`,
+    `NoSpace`.
+    """
+
+    def __init__(self, target: Path, *, replace: bool = False) -> None:
+        self.target = target
+        self.committed = False
+        self._replace = replace
+        self._temporary = target.with_name(target.name + WRITING)
+        with mapped(target):
+            require_parent(target)
+            self._require_free()
+            _delete(self._temporary)
+            self._temporary.mkdir()
+
+    def jobs(self, name: str, data: memoryview, size: int, *, direct: bool = False) -> CommitFile:
+        """A new file of the first `size` bytes of `data`, as jobs that write it.
+
+        `direct`: past the page cache, which needs `data` to begin on a page and to be padded
+        with bytes of no meaning to a multiple of `BLOCK`; where that cannot be, the page cache is
+        used. Its `close` makes it durable, `release` is due in any case.
+        """
+        if not plain_name(name):
+            raise BadArgument(self.target, expected="the plain name of a file", got=repr(name))
+        return CommitFile(self._temporary / name, os.fspath(self.target / name), data, size, direct)
+
+    def put(self, name: str, data: bytes) -> None:
+        """A small file, whole and durable."""
+        file = self.jobs(name, memoryview(data), len(data))
+        try:
+            for job in file.pieces():
+                job()
+            file.close()
+        finally:
+            file.release()
+
+    def commit(self) -> None:
+        """Let the folder appear. Raises what the constructor raises; then nothing has changed."""
+        with mapped(self.target):
+            sync_folder(self._temporary)
+            self._require_free()
+            self._rename()
+            self.committed = True
+            sync_folder(self.target.parent)
+            # Whatever was there before lies under one of these names now.
+            for suffix in (WRITING, ASIDE):
+                _delete(self.target.with_name(self.target.name + suffix))
+
+    def abort(self) -> None:
+        """Leave nothing behind. After a commit it does nothing."""
+        if not self.committed:
+            with contextlib.suppress(OSError):  # it must not hide the error that led here
+                _delete(self._temporary)
+
+    def _rename(self) -> None:
+        if not os.path.lexists(self.target):
+            self._temporary.rename(self.target)
+        elif not kernel.rename(self._temporary, self.target, kernel.EXCHANGE):
+            aside = self.target.with_name(self.target.name + ASIDE)
+            _delete(aside)
+            self.target.rename(aside)
+            self._temporary.rename(self.target)
+
+    def _require_free(self) -> None:
+        if not self._replace and os.path.lexists(self.target):
+            raise AlreadyExists(
+                self.target, expected="a name that is free", got="an existing folder"
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.abort()
+
+
+class CommitFile:
+    """A file being written in pieces, by several threads if they like."""
+
+    def __init__(self, path: Path, name: str, data: memoryview, size: int, direct: bool) -> None:
+        self.name, self._data, self._size = name, data, size
+        with mapped(name):
+            self._descriptor, self.direct = _opened(path, direct and bool(size))
+            if self.direct:
+                with contextlib.suppress(OSError):
+                    kernel.fallocate(self._descriptor, _padded(size))
+
+    def pieces(self) -> Iterator[Job]:
+        """A job for each piece; they may run in any order and at the same time."""
+        end = _padded(self._size) if self.direct else self._size
+        for start in range(0, end, PIECE):
+            yield self._piece(start, min(start + PIECE, end))
+
+    def _piece(self, start: int, stop: int) -> Job:
+        def write() -> None:
+            at = start
+            with mapped(self.name, f"offset {start}"):
+                while at < stop:
+                    count = os.pwrite(self._descriptor, self._data[at:stop], at)
+                    if self.direct:
+                        # A disk that is nearly full takes a part of a block, and would for ever.
+                        count -= count % BLOCK
+                    if count <= 0:
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                    at += count
+
+        return write
+
+    def close(self) -> None:
+        """Cut the padding off and make it durable."""
+        with mapped(self.name):
+            if self.direct:
+                os.ftruncate(self._descriptor, self._size)
+            os.fsync(self._descriptor)
+
+    def release(self) -> None:
+        """Let go of the descriptor, when no piece is being written any more."""
+        with contextlib.suppress(OSError):  # `close` has reported what there was to report
+            os.close(self._descriptor)
+
+
+def _opened(path: Path, direct: bool) -> tuple[int, bool]:
+    flag = getattr(os, "O_DIRECT", 0) if direct else 0
+    if flag:
+        with contextlib.suppress(OSError):  # tmpfs and others do not know it
+            return os.open(path, _NEW | flag, 0o666), True
+        # Some create the file before they refuse the flag.
+        path.unlink(missing_ok=True)
+    return os.open(path, _NEW, 0o666), False
+
+
+def _padded(size: int) -> int:
+    return -(-size // BLOCK) * BLOCK
+
+
+def delete(folder: Path) -> None:
+    """Delete a checkpoint: it is gone, or there; half of it never goes by its name.
+
+    Raises `AccessDenied`, `StoreError`; `recover` deletes what is left then.
+    """
+    doomed = folder.with_name(folder.name + DELETING)
+    with mapped(folder):
+        _delete(doomed)
+        folder.rename(doomed)
+        sync_folder(folder.parent)
+        _delete(doomed)
+
+
+def recover(parent: Path, belongs: Callable[[str], bool]) -> list[str]:
+    """End what a crash interrupted in `parent`; returns what was done, in words.
+
+    `belongs`: whether a name, without the endings of this module, is one of the caller's.
+    """
+    done = []
+    with mapped(parent):
+        for name in sorted(os.listdir(parent)):  # noqa: PTH208 - names are what is wanted
+            stem, dot, ending = name.rpartition(".")
+            if dot and belongs(stem) and f".{ending}" in (WRITING, DELETING, ASIDE):
+                done.append(_recovered(parent / name, parent / stem))
+        if done:
+            sync_folder(parent)
+    return done
+
+
+def _recovered(left: Path, proper: Path) -> str:
+    if left.suffix == ASIDE and not os.path.lexists(proper):
+        left.rename(proper)
+        return f"{proper.name} was being replaced: the old one is back"
+    _delete(left)
+    what = {WRITING: "was half written", DELETING: "was half deleted", ASIDE: "was replaced"}
+    return f"{proper.name} {what[left.suffix]}: the rest of it is deleted"
+
+
+def _delete(folder: Path) -> None:
+    """Remove a folder of files, if it is there. A folder inside is nobody's of ours: an error."""
+    try:
+        entries: Iterable[str] = os.listdir(folder)  # noqa: PTH208
+    except FileNotFoundError:
+        return
+    for name in entries:
+        (folder / name).unlink()
+    folder.rmdir()
+
+
+def names(parent: Path) -> Sequence[str]:
+    """The folders in `parent`, sorted; none if it is not there."""
+    with mapped(parent):
+        try:
+            with os.scandir(parent) as entries:
+                return sorted(entry.name for entry in entries if entry.is_dir())
+        except FileNotFoundError:
+            return []

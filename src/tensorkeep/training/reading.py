@@ -1,0 +1,125 @@
+"""A checkpoint read back: every byte compared with its digest on the way into memory."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from tensorkeep.checkpoints import manifest as manifests
+from tensorkeep.checkpoints.manifest import FileFacts, Manifest, file_digest
+from tensorkeep.checkpoints.runs import STATE, TENSORS, Saved, read_text
+from tensorkeep.errors import Damaged
+from tensorkeep.facts import Limits
+from tensorkeep.formats import read as read_format
+from tensorkeep.formats.contents import TensorRecord
+from tensorkeep.live.arenas import Arena
+from tensorkeep.live.tensors import torch_dtype
+from tensorkeep.stores import parallel
+from tensorkeep.stores.local import LocalBlob
+from tensorkeep.training.packing import Tree, unpacked
+
+_PIECE = 4 << 20
+RANDOM = "rng"
+
+
+class Opened:
+    """A checkpoint in memory, verified. Raises `Damaged`, `NotFound`, `Unsupported`."""
+
+    def __init__(self, saved: Saved) -> None:
+        self.saved = saved
+        self.manifest: Manifest = saved.manifest
+        self.state = self._json()
+        self._tensors = {
+            name: _read(saved, name, facts)
+            for name, facts in self.manifest.files.items()
+            if name.endswith(TENSORS)
+        }
+
+    def _json(self) -> dict[str, Any]:
+        path = self.saved.path / STATE
+        facts = self.manifest.files.get(STATE)
+        if facts is None:
+            raise Damaged(path, expected=f"{STATE} in the manifest", got="none")
+        text = read_text(path, manifests.LONGEST)
+        found = manifests.PREFIX + hashlib.sha256(text).hexdigest()
+        if found != facts.digest:
+            raise Damaged(path, expected=facts.digest, got=found)
+        made: dict[str, Any] = json.loads(text)
+        return made
+
+    def trees(self) -> dict[str, Tree]:
+        """The state of each tracked object, by its name; that of the generators as `rng`."""
+        where = str(self.saved.path)
+        return {
+            name: unpacked(name, packed, self._fetch, self._names, where)
+            for name, packed in self.state["tracked"].items()
+        }
+
+    def _fetch(self, file: str, tensor: str) -> torch.Tensor:
+        try:
+            return self._tensors[file][tensor]
+        except KeyError:
+            raise Damaged(
+                self.saved.path / file, expected=f"tensor {tensor!r}", got="none of that name"
+            ) from None
+
+    def _names(self, file: str) -> Iterator[str]:
+        return iter(self._tensors.get(file, {}))
+
+
+def _read(saved: Saved, name: str, facts: FileFacts) -> dict[str, torch.Tensor]:
+    with LocalBlob(saved.path / name) as blob:
+        if blob.size != facts.nbytes:
+            raise Damaged(blob.name, expected=f"{facts.nbytes} bytes", got=f"{blob.size}")
+        contents = read_format(blob, Limits())
+        records: dict[str, TensorRecord] = contents.root  # type: ignore[assignment]
+        start = int.from_bytes(blob.read(0, 8), "little") + 8
+        digests = {tensor: bytes.fromhex(text[7:]) for tensor, text in facts.tensors.items()}
+        if file_digest(blob.read(0, start), digests.values()) != facts.digest:
+            raise Damaged(blob.name, expected=facts.digest, got="another header")
+        arena = Arena(blob.size)
+        jobs = [
+            _job(blob, arena, records[tensor], tensor, digest) for tensor, digest in digests.items()
+        ]
+        parallel.run(jobs, parallel.threads_for(blob.size, len(jobs)))
+    whole = arena.view(0, blob.size)
+    return {tensor: _tensor(whole, record) for tensor, record in records.items()}
+
+
+def _job(
+    blob: LocalBlob, arena: Arena, record: TensorRecord, name: str, expected: bytes
+) -> parallel.Job:
+    """Read a tensor and hash it piece by piece, while the piece is still in the cache."""
+    start, stop = record.storage.offset, record.storage.offset + record.storage.nbytes
+
+    def run() -> None:
+        digest = hashlib.sha256()
+        for at in range(start, stop, _PIECE):
+            piece = arena.view(at, min(at + _PIECE, stop))
+            blob.read_into(at, piece)
+            digest.update(piece)
+        if digest.digest() != expected:
+            raise Damaged(
+                blob.name,
+                expected=manifests.PREFIX + expected.hex(),
+                got=manifests.PREFIX + digest.hexdigest(),
+                where=f"tensor {name}",
+            )
+
+    return run
+
+
+def _tensor(whole: memoryview, record: TensorRecord) -> torch.Tensor:
+    dtype = torch_dtype(record.dtype)
+    if not record.storage.nbytes:
+        return torch.empty(record.shape, dtype=dtype)
+    raw = torch.frombuffer(
+        whole, dtype=torch.uint8, count=record.storage.nbytes, offset=record.storage.offset
+    )
+    if record.storage.offset % record.dtype.itemsize:
+        raw = raw.clone()  # a view wants its numbers aligned
+    return raw.view(dtype).view(record.shape)

@@ -1,0 +1,299 @@
+"""A training run that survives: what is tracked is saved whole or not at all, and comes back."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import warnings
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+
+from tensorkeep.checkpoints import manifest as manifests
+from tensorkeep.checkpoints.keeping import KeepAll, Policy
+from tensorkeep.checkpoints.manifest import FileFacts, Manifest
+from tensorkeep.checkpoints.runs import RUN, STATE, RunFolder, folder_of, step_of
+from tensorkeep.errors import BadArgument, StoreError, TensorkeepError, TensorkeepWarning
+from tensorkeep.stores import commit
+from tensorkeep.stores._errors import file_name, mapped
+from tensorkeep.stores.local import LocalSink
+from tensorkeep.training import randomness, retention
+from tensorkeep.training.locking import Lock
+from tensorkeep.training.packing import Package
+from tensorkeep.training.reading import RANDOM, Opened
+from tensorkeep.training.saving import Order, Ways, Writer, write
+from tensorkeep.training.snapshot import Buffers, taken
+from tensorkeep.training.tracking import Tracked, tracked
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,99}\Z")
+_RESERVED = {RANDOM, "state", "manifest", "run"}
+
+
+class Run:
+    """The run in the folder `path`, which is made if it is not there.
+
+    `keep`: which checkpoints stay, such as `KeepLast(3) | KeepBest("val_loss", "min")`; all, if
+    nothing is said. `config`: what else the manifest shall say, JSON. `asynchronous`: `save`
+    returns when the state is copied, and a thread writes it.
+
+    Only one run at a time writes to a folder: a second one raises `AlreadyExists`. Leaving the
+    `with` block (or `close`) waits until what was saved is whole. An error of the writing thread
+    is raised by the next call. Raises `NotFound`, `AccessDenied`, `BadArgument`.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        keep: Policy | None = None,
+        config: Mapping[str, Any] | None = None,
+        asynchronous: bool = True,
+    ) -> None:
+        self.path = Path(file_name(path))
+        self.folder = RunFolder(self.path)
+        self.keep = keep or KeepAll()
+        self.config = dict(config or {})
+        self.epoch = 0
+        self.step = 0
+        self.skipped: list[tuple[int, str]] = []
+        self._asynchronous = asynchronous
+        self._tracked: dict[str, Tracked] = {}
+        self._modules: dict[str, torch.nn.Module] = {}
+        self._buffers, self._ways, self._writer = Buffers(), Ways(), Writer()
+        self._retention = retention.Retention(self.folder, self.keep)
+        self._owner = os.getpid()
+        # The newest step that this run stands on; what lies beyond it may be replaced.
+        self._parent: int | None = None
+        with mapped(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = Lock(self.path)
+        try:
+            self.recovered = commit.recover(self.path, lambda name: step_of(name) is not None)
+            self._settings()
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _settings(self) -> None:
+        content = {"kind": "tensorkeep run", "version": 1, "keep": self.keep.to_dict()}
+        data = manifests.sealed(content)
+        with LocalSink(self.path / RUN, overwrite=True, size=len(data)) as sink:
+            sink.write_at(0, data)
+            sink.commit()
+
+    def track(self, **objects: object) -> None:
+        """Keep the state of these, each under its name, which is also its file's.
+
+        Modules, optimizers, schedulers, gradient scalers, samplers, generators of torch, numpy and
+        Python, dicts, and whatever has `state_dict()` and `load_state_dict()`. Raises
+        `BadArgument`.
+        """
+        for name, target in objects.items():
+            if not _NAME.match(name) or name in _RESERVED or name in self._tracked:
+                raise BadArgument(
+                    f"track({name}=...)",
+                    expected="a name of letters, digits, - and _ that is not taken",
+                    got=repr(name),
+                )
+            if isinstance(target, torch.nn.Module):
+                self._modules[name] = target
+        for name, target in objects.items():
+            self._tracked[name] = tracked(name, target, self._modules)
+
+    def save(
+        self, step: int, *, metrics: Mapping[str, float] | None = None, wait: bool = False
+    ) -> None:
+        """Save everything tracked, and every generator, as of now, as step `step`.
+
+        Returns when the state is copied; the rest happens beside the training, and what an
+        earlier save failed with is raised here. `metrics`: numbers by name, for `KeepBest` and for
+        people. `wait`: return when it is durable. Raises `Unwritable` (with the path and the type
+        of what has no place in a file), `AlreadyExists`, `NoSpace`, `BadArgument`.
+        """
+        self._require_open()
+        self._writer.wait()
+        number = _step(step)
+        replace = self._replaceable(number)
+        package = self._package()
+        order = Order(
+            self.path / folder_of(number),
+            taken(package.files, self._buffers),
+            {STATE: self._state(package)},
+            self._manifest(number, _metrics(metrics)),
+            replace,
+        )
+        self._parent = self.step = number
+        self._writer.start(lambda: self._write(order))
+        if wait or not self._asynchronous:
+            self._writer.wait()
+
+    def _write(self, order: Order) -> None:
+        made = write(order, self._ways)
+        self._retention.apply(made)
+
+    def _replaceable(self, step: int) -> bool:
+        """Whether a checkpoint of this step may be replaced: one that this run went back behind."""
+        have = {saved.step for saved in self.folder.saved()}
+        if step in have and self._parent is not None and step <= self._parent:
+            raise BadArgument(
+                f"step {step}",
+                expected=f"a step after {self._parent}, which this run stands on",
+                got="one that is saved already",
+                remedy="Count steps on from what resume() returned.",
+            )
+        if step in have and self._parent is None:
+            raise BadArgument(
+                f"step {step}",
+                expected="a new step",
+                got=f"one that {self.path} has already",
+                remedy="Call resume() first, or give the new run a folder of its own.",
+            )
+        return step in have
+
+    def _package(self) -> Package:
+        package = Package()
+        for name, each in self._tracked.items():
+            package.add(name, each.kind, each.capture())
+        package.add(RANDOM, "generators", randomness.captured())
+        return package
+
+    def _state(self, package: Package) -> bytes:
+        content = {"epoch": self.epoch, "tracked": package.state}
+        return (json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+    def _manifest(self, step: int, metrics: dict[str, float]) -> _Making:
+        from tensorkeep.training.provenance import facts
+
+        return _Making(step, self._parent, self.epoch, metrics, facts(self.config))
+
+    def wait(self) -> None:
+        """Until what was saved is durable. Raises what the writing ended with."""
+        self._writer.wait()
+
+    def resume(self, step: int | None = None) -> int:
+        """Go on from the newest checkpoint that is whole, or from `step`; 0 if there is none.
+
+        Every byte is compared with its digest first. Damaged checkpoints are skipped, with a
+        warning that names what is damaged; `skipped` has them. Everything tracked is checked
+        before anything is changed. Raises `DoesNotFit` if the checkpoint is not of these objects,
+        `NotFound` if there is no such step, `Damaged` if none is whole or `step` is not.
+        """
+        self._require_open()
+        self._writer.wait()
+        opened = self._newest() if step is None else Opened(self.folder.at(step))
+        if opened is None:
+            return 0
+        self._restore(opened)
+        return self.step
+
+    def _newest(self) -> Opened | None:
+        self.skipped = []
+        for saved in reversed(self.folder.saved()):
+            try:
+                return Opened(saved)
+            except TensorkeepError as error:
+                self.skipped.append((saved.step, str(error)))
+                warnings.warn(
+                    TensorkeepWarning(f"step {saved.step} is skipped: {error}"), stacklevel=4
+                )
+        if self.skipped:
+            raise StoreError(
+                self.path,
+                expected="a checkpoint that is whole",
+                got=f"{len(self.skipped)} damaged ones",
+                remedy="Restore one from a backup, or start in a new folder.",
+            )
+        return None
+
+    def _restore(self, opened: Opened) -> None:
+        trees = opened.trees()
+        random = trees.pop(RANDOM)
+        self._same_objects(trees, opened)
+        for name, each in self._tracked.items():
+            each.check(trees[name])
+        for name, each in self._tracked.items():
+            each.restore(trees[name])
+        for note in randomness.restored(random):
+            warnings.warn(TensorkeepWarning(note), stacklevel=4)
+        self.epoch = int(opened.state["epoch"])
+        self.step = self._parent = opened.saved.step
+
+    def _same_objects(self, trees: Mapping[str, object], opened: Opened) -> None:
+        if trees.keys() != self._tracked.keys():
+            only = sorted(trees.keys() - self._tracked.keys())
+            new = sorted(self._tracked.keys() - trees.keys())
+            got = [f"{', '.join(only)} only in the checkpoint"] if only else []
+            got += [f"{', '.join(new)} only tracked now"] if new else []
+            raise BadArgument(
+                opened.saved.path,
+                expected="the objects that are tracked",
+                got="; ".join(got),
+                remedy="Track what the run tracked, under the same names.",
+            )
+
+    def _require_open(self) -> None:
+        if os.getpid() != self._owner:
+            raise BadArgument(
+                self.path,
+                expected="the process that opened the run",
+                got=f"a child of it ({os.getpid()})",
+            )
+
+    def close(self) -> None:
+        """Wait for what was saved, let go of the folder. Raises what the writing ended with."""
+        try:
+            if os.getpid() == self._owner:
+                self._writer.wait()
+        finally:
+            self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class _Making:
+    """The manifest, once the digests are there."""
+
+    def __init__(
+        self,
+        step: int,
+        parent: int | None,
+        epoch: int,
+        metrics: dict[str, float],
+        facts: dict[str, Any],
+    ) -> None:
+        self._fields = step, parent, epoch, metrics, facts
+        self._created = datetime.now(UTC).isoformat(timespec="milliseconds")
+
+    def __call__(self, files: Mapping[str, FileFacts]) -> Manifest:
+        step, parent, epoch, metrics, facts = self._fields
+        return Manifest(step, dict(files), self._created, parent, epoch, metrics, facts)
+
+
+def _step(step: object) -> int:
+    if isinstance(step, bool) or not isinstance(step, int) or step < 0:
+        raise BadArgument("step", expected="a whole number from 0 on", got=repr(step))
+    return int(step)
+
+
+def _metrics(given: Mapping[str, float] | None) -> dict[str, float]:
+    made = {}
+    for name, value in (given or {}).items():
+        try:
+            made[str(name)] = float(value)
+        except (TypeError, ValueError) as error:
+            raise BadArgument(f"metric {name}", expected="a number", got=repr(value)) from error
+    return made
