@@ -40,7 +40,8 @@ class Index:
     """What the walk found. `values` is the tree with the tensors taken out.
 
     `modules` are in the order of the walk, each before what lies in it. `swept` is what the
-    programs would make of tensors altogether, whether it lies below the root or not.
+    programs would make of tensors altogether, whether it lies below the root or not. `spelled`:
+    nodes that the bytes of the file can spell out without sharing any.
     """
 
     tensors: list[tuple[Path, TensorRecord]] = field(default_factory=list)
@@ -50,6 +51,7 @@ class Index:
     modules: list[Whole] = field(default_factory=list)
     swept: Sweep = field(default_factory=Sweep)
     values: object = None
+    spelled: int = 0
 
 
 def build(contents: Contents, limits: Limits, subject: str) -> Index:
@@ -62,13 +64,13 @@ def build(contents: Contents, limits: Limits, subject: str) -> Index:
     walk.sweep(contents)
     walk.run(contents.root, contents.lens)
     walk.index.values = walk.finish()
+    walk.index.spelled = walk.honest
     return walk.index
 
 
-def _written(contents: Contents) -> int:
-    """How many nodes the bytes of the file can spell out without sharing any."""
+def _spelled(contents: Contents) -> int:
     pickled = sum(program.end - program.start for _, program in contents.programs)
-    nested = sum(_written(inside) for _, inside in contents.nested)
+    nested = sum(_spelled(inside) for _, inside in contents.nested)
     return pickled + nested + len(contents.storages) + len(contents.aliases)
 
 
@@ -77,7 +79,7 @@ class _Walk:
 
     def __init__(self, limits: Limits, subject: str, contents: Contents) -> None:
         self.index = Index()
-        self.honest = _written(contents)
+        self.honest = _spelled(contents)
         self.most = limits.max_expansion + self.honest
         # The rest of `most` is granted by `_weigh`: nearly every checkpoint ends before.
         self.budget = min(self.most, _UNWEIGHED)

@@ -8,7 +8,7 @@ from tensorkeep.checkpoints.checkpoint import Checkpoint
 from tensorkeep.checkpoints.index import Path, name_of
 from tensorkeep.dtypes import DType
 from tensorkeep.errors import Unsupported, Untrusted
-from tensorkeep.facts import Finding, Verdict
+from tensorkeep.facts import Finding, Limits, Verdict
 from tensorkeep.formats.assembled import Compound
 from tensorkeep.formats.contents import Lens, TensorRecord
 from tensorkeep.live import compounds
@@ -65,9 +65,9 @@ def _has_type(dtype: DType) -> bool:
     return True
 
 
-def ask(ckpt: Checkpoint, raw: object, lens: Lens, trust: Trust, depth: int) -> TrustingNest:
+def ask(ckpt: Checkpoint, raw: object, lens: Lens, trust: Trust, limits: Limits) -> TrustingNest:
     """What would be made of `raw`, and what would not; nothing is."""
-    nest = TrustingNest(_no_tensor, _unbuilt, depth, ckpt.path, trust, dry=True)
+    nest = TrustingNest(_no_tensor, _unbuilt, ckpt, limits, trust, dry=True)
     nest.build(raw, lens)
     return nest
 
@@ -77,8 +77,7 @@ def make(
 ) -> tuple[object, TrustingNest]:
     """The value of `raw`, and the walk that made it."""
     tensors = Tensors(ckpt, how)
-    depth = how.limits.max_depth
-    nest = TrustingNest(tensors.tensor, tensors.compound, depth, ckpt.path, trust)
+    nest = TrustingNest(tensors.tensor, tensors.compound, ckpt, how.limits, trust)
     made = nest.build(raw, lens)
     tensors.finish()
     return made, nest

@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+from tensorkeep.checkpoints.checkpoint import Checkpoint
 from tensorkeep.checkpoints.index import Path
 from tensorkeep.errors import Unsupported
+from tensorkeep.facts import Limits
 from tensorkeep.formats.assembled import Compound
 from tensorkeep.formats.contents import Inert, Lens, TensorRecord
 from tensorkeep.live import making, trusting
@@ -35,13 +37,13 @@ class TrustingNest(Nest):
         self,
         tensor: Callable[[TensorRecord, Path], object],
         compound: Callable[[Compound, Path], object],
-        max_depth: int,
-        subject: str,
+        ckpt: Checkpoint,
+        limits: Limits,
         trust: Trust,
         *,
         dry: bool = False,
     ) -> None:
-        super().__init__(tensor, compound, max_depth, subject)
+        super().__init__(tensor, compound, ckpt, limits)
         self.trust = trust
         self.dry = dry
         self.withheld: dict[str, str] = {}

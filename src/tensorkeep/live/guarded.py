@@ -94,7 +94,7 @@ def _load(met: _Met, file: Any, map_location: object, *, mapped: bool) -> object
             return _Script(file.read())
         contents, trust = ckpt.contents, met.held.trust
         how = How(_destinations(map_location, ckpt), mapped=mapped)
-        asked = assembling.ask(ckpt, contents.root, contents.lens, trust, how.limits.max_depth)
+        asked = assembling.ask(ckpt, contents.root, contents.lens, trust, how.limits)
         strict = met.held.require == "safe"
         met.judged(*assembling.weigh(ckpt, asked, audit=strict))
         if strict and met.verdict != "safe":
@@ -221,7 +221,7 @@ def metadata(f: Any) -> object:  # noqa: ANN401
         with open_checkpoint(f.read()) as ckpt:
             trust = Trust.known(_METADATA, met.held.trust.names)
             contents, how = ckpt.contents, How()
-            asked = assembling.ask(ckpt, contents.root, contents.lens, trust, how.limits.max_depth)
+            asked = assembling.ask(ckpt, contents.root, contents.lens, trust, how.limits)
             met.judged(*assembling.weigh(ckpt, asked, audit=True))
             met.inert = list(asked.withheld)
             if met.inert or (met.held.require == "safe" and met.verdict != "safe"):

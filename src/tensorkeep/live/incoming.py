@@ -163,24 +163,24 @@ def versions(ckpt: Checkpoint, section: str) -> dict[str, dict[str, object]]:
     }
 
 
-def built(wanted: Mapping[str, Raw], limits: Limits, subject: str) -> dict[str, object]:
+def built(wanted: Mapping[str, Raw], limits: Limits, ckpt: Checkpoint) -> dict[str, object]:
     """Values as `torch.load` would give them. Raises `Unsupported` for what only running makes."""
     sharing = Sharing(HOST, None)
 
     def compound(value: Compound, path: tuple[object, ...]) -> object:
         if compounds.can_build(value):
-            return compounds.build(value, name_of(path), limits, subject)
+            return compounds.build(value, name_of(path), limits, ckpt.path)
         return compounds.bare_storage(value)
 
     nest = Nest(
         lambda record, path: sharing.tensor(record, name_of(path)),
         compound,
-        limits.max_depth,
-        subject,
+        ckpt,
+        limits,
     )
     made = {name: nest.build(raw, lens) for name, (raw, lens) in wanted.items()}
     for name, value in made.items():
-        refuse_inert(value, name, subject)
+        refuse_inert(value, name, ckpt.path)
     sharing.read(mapped=False)
     return made
 

@@ -269,7 +269,7 @@ class _Work:
                     loose[name] = self.coming.loose[source]
             elif inside and name not in self.wishes:
                 found[name] = wishes.computed_or_read(self.coming.sources[source])
-        return found | built(loose, self.how.limits, self.report.path)
+        return found | built(loose, self.how.limits, self.coming.ckpt)
 
     def _versions(self) -> dict[str, dict[str, object]]:
         """By module, what the one that wrote its tensors said of itself."""

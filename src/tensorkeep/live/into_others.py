@@ -50,7 +50,7 @@ def load(
     raw = at_path((ckpt.contents.root, ckpt.contents.lens), path)
     assert raw is not None
     name = name_of(path)
-    value = built({name: raw}, limits, ckpt.path)[name]
+    value = built({name: raw}, limits, ckpt)[name]
     if not isinstance(value, dict):
         raise DoesNotFit(
             ckpt.path, expected="a dict of state", got=f"a {type(value).__name__}", where=name

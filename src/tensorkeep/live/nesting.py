@@ -3,7 +3,8 @@
 Plain containers and the known classes of the standard library become themselves, tensors become
 tensors that share storages as in the file, and whatever only running the file would make stays an
 `Inert` value that prints well. The walk is a stack of generators, since a file can nest deeper than
-Python calls; parts that are shared stay shared, so that work is linear in the file.
+Python calls; parts that are shared stay shared. What is copied (the items of a list that a thousand
+calls of `set` are given) is counted, so that work stays within the bytes that the file spells.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import types
 from collections.abc import Callable, Generator, Iterable
 from typing import Any, TypeVar
 
-from tensorkeep.errors import LimitExceeded
+from tensorkeep.checkpoints.checkpoint import Checkpoint
+from tensorkeep.errors import Amplified, LimitExceeded
+from tensorkeep.facts import Limits
 from tensorkeep.formats.assembled import Compound, Module
 from tensorkeep.formats.contents import Graft, Inert, Items, Lens, TensorRecord
 from tensorkeep.live.saved import SavedModule
@@ -25,22 +28,28 @@ Asked = tuple[object, Lens, Path]
 Building = Generator[Asked, Any, object]
 _Made = dict[Any, Any]
 _Kept = TypeVar("_Kept")
+# Bytes of a copy that cost as much as one value in a list.
+_PER_VALUE = 16
 
 
 class Nest:
-    """One walk. `tensor` and `compound` make what records stand for, given the dotted path."""
+    """One walk over values of `ckpt`.
+
+    `tensor` and `compound` make what records stand for, given the dotted path.
+    """
 
     def __init__(
         self,
         tensor: Callable[[TensorRecord, Path], object],
         compound: Callable[[Compound, Path], object],
-        max_depth: int,
-        subject: str,
+        ckpt: Checkpoint,
+        limits: Limits,
     ) -> None:
         self._tensor = tensor
         self._compound = compound
-        self._max_depth = max_depth
-        self._subject = subject
+        self._max_depth = limits.max_depth
+        self._subject = ckpt.path
+        self._most = self._left = limits.max_expansion + ckpt.index.spelled
         self._made: dict[int, object] = {}
         self._kept: list[object] = []
 
@@ -55,6 +64,7 @@ class Nest:
                 answer = ended.value
                 stack.pop()
                 continue
+            self._spend(1)
             if type(raw) in ATOMS:
                 answer = raw
                 continue
@@ -64,6 +74,16 @@ class Nest:
             answer = None
             stack.append(self._value(raw, look, path))
         return answer
+
+    def _spend(self, count: int) -> None:
+        """Raises `Amplified` if more is made than the file can spell."""
+        self._left -= count
+        if self._left < 0:
+            raise Amplified(
+                self._subject,
+                expected="values that stay within Limits.max_expansion when they are copied",
+                got=f"more than {self._most:,}",
+            )
 
     def _value(self, raw: object, lens: Lens, path: Path) -> Building:
         known = self._made.get(id(raw))
@@ -85,7 +105,10 @@ class Nest:
             return (yield from self._sequence(raw, value, lens, path))
         if isinstance(value, Module):
             return (yield from self._module(raw, value, lens, path))
-        return self._keep(raw, leaf(raw, value))
+        made = leaf(raw, value)
+        if isinstance(made, bytearray):
+            self._spend(len(made) // _PER_VALUE)
+        return self._keep(raw, made)
 
     def _keep(self, raw: object, made: _Kept) -> _Kept:
         self._made[id(raw)] = made

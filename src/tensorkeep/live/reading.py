@@ -142,7 +142,7 @@ def nested(ckpt: Checkpoint, section: str | None, how: How = _PLAINLY) -> object
             return put_together(value, name_of(path), ckpt, how)
         return compounds.bare_storage(value)
 
-    nest = Nest(tensor, compound, how.limits.max_depth, ckpt.path)
+    nest = Nest(tensor, compound, ckpt, how.limits)
     value = nest.build(ckpt.contents.root, ckpt.contents.lens)
     if section not in (None, ALL):
         value = _part(value, section, ckpt.path)

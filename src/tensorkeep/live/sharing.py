@@ -15,7 +15,7 @@ from tensorkeep.formats.contents import Storage, TensorRecord
 from tensorkeep.live import staging, storages
 from tensorkeep.live.devices import Destinations
 from tensorkeep.live.placing import Piece
-from tensorkeep.live.tensors import as_tensor, torch_dtype
+from tensorkeep.live.tensors import as_tensor, check_size, torch_dtype
 from tensorkeep.progress import SILENT, Reporter
 
 _WIDEST = 16  # bytes of the largest element
@@ -56,6 +56,7 @@ class Sharing:
     def tensor(self, record: TensorRecord, name: str) -> torch.Tensor:
         """A tensor that has its bytes when `read` has run."""
         record.check(name)
+        check_size(record, name)
         kind = torch_dtype(record.dtype, name)
         known = self._shared.get(id(record.storage))
         device = self._device(known.name if known else name, record)

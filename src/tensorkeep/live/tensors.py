@@ -19,9 +19,10 @@ from tensorkeep.progress import SILENT, Reporter
 _DTYPES = {
     name: found for name in BY_NAME if isinstance(found := getattr(torch, name, None), torch.dtype)
 }
-# How large a tensor may be that repeats its storage.
+# How many bytes tensors may be that repeat their storages.
 _EXEMPT = 1 << 30
 _MOST_TIMES = 64
+_WORD = 1 << 63
 
 
 def torch_dtype(dtype: DType, name: str = "") -> torch.dtype:
@@ -72,6 +73,7 @@ def load(
         else:
             put(_hollow(refs[names[0]], hidden=hidden), names)
     pieces = [piece_of(refs[names[0]]) for names in whole]
+    _refuse_repetition(pieces, refs[whole[0][0]].name if whole else "")
     if not stays:
         pieces, whole = _staged(pieces, whole, refs, to, put, reporter)
     for batch in storages.batches(pieces, mapped=mapped, at_once=stays, reporter=reporter):
@@ -145,8 +147,24 @@ def _has_bytes(record: TensorRecord) -> bool:
 def _hollow(ref: TensorRef, *, hidden: bool) -> torch.Tensor:
     """A tensor without bytes: empty, saved from the meta device, or going there."""
     record = ref.record
+    check_size(record, ref.name)
     device = "meta" if hidden or record.storage.device == "meta" else "cpu"
     return torch.empty(record.shape, dtype=torch_dtype(record.dtype, ref.name), device=device)
+
+
+def check_size(record: TensorRecord, name: str) -> None:
+    """Raise `Unsupported` for a shape that torch cannot count, though it may have no elements."""
+    if prod([size or 1 for size in record.shape]) < _WORD:
+        return
+    try:
+        torch.empty(record.shape, dtype=torch.uint8, device="meta")
+    except RuntimeError as error:
+        raise Unsupported(
+            f"tensor {name!r}",
+            expected="a shape that torch can count the elements of",
+            got=list(record.shape),
+            remedy="Leave the tensor out with skip=.",
+        ) from error
 
 
 def piece_of(ref: TensorRef) -> Piece:
@@ -155,19 +173,21 @@ def piece_of(ref: TensorRef) -> Piece:
     size, length = record.dtype.itemsize, record.nbytes
     if ref.direct:
         return Piece(record.storage, record.offset * size, length, min(size, 8))
-    _refuse_repetition(ref, length)
     return Piece(record.storage, 0, length, gather=lambda buffer: _gather(ref, buffer))
 
 
-def _refuse_repetition(ref: TensorRef, length: int) -> None:
-    """A few bytes, repeated by a stride of 0, can claim all memory there is."""
-    stored = ref.record.storage.nbytes
-    if length > max(_EXEMPT, _MOST_TIMES * stored):
+def _refuse_repetition(pieces: Sequence[Piece], first: str) -> None:
+    """A few bytes, repeated by a stride of 0 or by many views, can claim all memory there is."""
+    length = sum([piece.length for piece in pieces])
+    if length <= _EXEMPT:
+        return
+    stored = sum({id(piece.storage): piece.storage.nbytes for piece in pieces}.values())
+    if length > _MOST_TIMES * stored:
         raise LimitExceeded(
-            f"tensor {ref.name!r}",
-            expected=f"a tensor of at most {_MOST_TIMES} times its storage of {stored} bytes",
-            got=f"{length} bytes",
-            remedy="Load with nested=True, which keeps such a tensor as a view of its storage.",
+            f"tensor {first!r}" if len(pieces) == 1 else f"tensor {first!r} and those beside it",
+            expected=f"at most {_MOST_TIMES} times the {stored:,} bytes of their storages",
+            got=f"{length:,} bytes",
+            remedy="Load with nested=True, which keeps views of one storage as views.",
         )
 
 

@@ -52,7 +52,7 @@ def load_model(
     with open_checkpoint(path, limits=limits) as ckpt:
         raw, lens = _root(ckpt, section)
         _require_object(ckpt, raw, lens)
-        asked = ask(ckpt, raw, lens, trusted, how.limits.max_depth)
+        asked = ask(ckpt, raw, lens, trusted, how.limits)
         if require is not None:
             verdict, findings = weigh(ckpt, asked, audit=True)
             if verdict != "safe":
