@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 import torch
@@ -51,7 +54,7 @@ def unchanged(model: nn.Module, before: dict[str, tuple[int, int, torch.Tensor, 
     now = snapshot(model)
     return now.keys() == before.keys() and all(
         now[name][:2] == before[name][:2]
-        and torch.equal(now[name][2], before[name][2])
+        and (now[name][2].is_meta or torch.equal(now[name][2], before[name][2]))
         and now[name][3] == before[name][3]
         for name in now
     )
@@ -136,6 +139,54 @@ def test_a_name_that_only_the_module_can_judge(tmp_path: Path) -> None:
     assert tk.load_into(model, tmp_path / "x.pth", strict=False).unexpected == [
         "fragile.inner.scale"
     ]
+
+
+def interrupted(work: Callable[[], object], files: tuple[str, ...], line: int) -> bool:
+    """Whether `work` was interrupted, at the line of that number that it runs in those files."""
+    left = line
+
+    def trace(frame: FrameType, event: str, _arg: object) -> Any:
+        nonlocal left
+        if not frame.f_code.co_filename.endswith(files):
+            return None
+        if event == "line":
+            left -= 1
+            if not left:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        work()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_an_interrupt_leaves_all_or_nothing(path: Path, lazy: bool) -> None:
+    """Real parts, parts on meta, and one that loads itself, interrupted at every seventh line."""
+    tokens = torch.arange(3)
+    wanted, times = net().eval()(tokens), 0
+    for line in range(1, 10_000, 7):
+        model = net(seed=1)
+        with tk.empty_weights():
+            model.layers = nn.ModuleList(nn.Linear(8, 8) for _ in range(3))
+        before = snapshot(model)
+        if not interrupted(
+            lambda model=model: tk.load_into(model, path, lazy=lazy),  # type: ignore[misc]
+            ("live/filling.py", "live/lazy.py"),
+            line,
+        ):
+            break
+        times += 1
+        if not unchanged(model, before) or model.layers[0]._forward_hooks:
+            assert torch.equal(model.eval()(tokens), wanted), line
+    assert times > 10
 
 
 def test_a_truncated_file(path: Path) -> None:

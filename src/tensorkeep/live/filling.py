@@ -68,11 +68,17 @@ class Filling:
         return self.layout.special
 
     def finish(self) -> None:
-        """The copies. They cannot fail: shapes and dtypes are known to agree."""
+        """The copies. They cannot fail: shapes and dtypes are known to agree.
+
+        What interrupts them waits until they are done, and nothing is taken back then: half a model
+        would be worse than a second's delay.
+        """
         try:
             _copy_all(self._copies)
-        except KeyboardInterrupt:
-            _copy_all(self._copies)  # half a model would be worse than a second's delay
+            self.undo.forget()
+        except BaseException:
+            self.undo.forget()
+            _copy_all(self._copies)
             raise
 
     def _direct(self, name: str, tensor: torch.Tensor, given: str) -> None:

@@ -102,15 +102,13 @@ def load_into(
             assign=assign,
             mapped=mmap,
             lazy=lazy,
-            owned=ckpt is not source,
+            keep=None if ckpt is source else stack.pop_all,
             limits=limits or Limits(),
             reporter=reporter,
         )
         how.say(dtype, device, device_map)
         report = into_module.load(target, ckpt, recipe, edits, section, how)
         report.seconds = perf_counter() - began
-        if report.lazy:
-            stack.pop_all()  # the checkpoint ends with the modules that read from it
         return report
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,7 +31,11 @@ _CPU = torch.device("cpu")
 
 @dataclass(slots=True)
 class How:
-    """The options of `load_into`, each decided."""
+    """The options of `load_into`, each decided.
+
+    `keep`: called when modules will read from the checkpoint later, so that nobody closes it
+    before; None if it is the caller's to close.
+    """
 
     strict: bool
     fix: bool
@@ -40,7 +44,7 @@ class How:
     assign: bool
     mapped: bool
     lazy: bool
-    owned: bool
+    keep: Callable[[], object] | None
     limits: Limits
     reporter: Reporter
     policy: DtypePolicy = field(init=False)
@@ -130,6 +134,7 @@ class _Work:
             now, self._sources(now), mapped=self.how.mapped, reporter=self.how.reporter
         )
         self.report.cast = casts
+        self.report.bytes = self._bytes(now)
         self._compare_tied(ready)
         extra = self._extra()
         with Undo() as undo:
@@ -148,18 +153,21 @@ class _Work:
             given = self.wishes
             accounting.settle(self.report, self.match, self.layout, filling, given)
             self._refuse()
-            lazy.remove(self.layout.module)
+            lazy.remove(self.layout.module, undo)
             if later:
-                opened = lazy.Opened(self.coming.ckpt, owned=self.how.owned)
+                opened = lazy.Opened(self.coming.ckpt, self.how.keep)
                 sources, mapped = self._sources(later), self.how.mapped
-                lazy.install(self.layout, later, sources, opened, mapped=mapped)
+                lazy.install(self.layout, later, sources, opened, undo, mapped=mapped)
             filling.finish()
-        read = {self.match.names[name] for name in now}
+        return self.report
+
+    def _bytes(self, names: Iterable[str]) -> int:
+        """What is read for `names`: codes and scales where floats are made of them."""
+        read = {self.match.names[name] for name in names}
         sources, specs = self.coming.sources, self.specs
-        self.report.bytes = sum(
+        return sum(
             dequantising.stored_bytes(sources[source]) or specs[source].nbytes for source in read
         )
-        return self.report
 
     def _fit(self) -> None:
         self.specs = self.coming.specs()

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from tensorkeep.checkpoints.checkpoint import Checkpoint
 from tensorkeep.live import wishes
 from tensorkeep.live.filling import successor
 from tensorkeep.live.incoming import Source
 from tensorkeep.live.layout import Layout
+from tensorkeep.live.undo import Undo
 from tensorkeep.live.wishes import Wish
 
 _MARK = "_tensorkeep_lazy"
@@ -27,14 +29,16 @@ WHOLE = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
 
 
 class Opened:
-    """A checkpoint for as long as modules read from it; closed with the last of them, if `owned`.
+    """A checkpoint for as long as modules read from it.
 
-    A file that nobody closes stays open until the process ends.
+    `keep`: what keeps others from closing it; it is then closed with the last of those modules. A
+    file that nobody closes stays open until the process ends.
     """
 
-    def __init__(self, ckpt: Checkpoint, *, owned: bool) -> None:
-        if owned:
+    def __init__(self, ckpt: Checkpoint, keep: Callable[[], object] | None) -> None:
+        if keep is not None:
             weakref.finalize(self, ckpt.close)
+            keep()
 
 
 class Unit:
@@ -48,11 +52,7 @@ class Unit:
         self._hollow: list[tuple[nn.Module, str, torch.Tensor]] = []
         self._running = 0
         self._lock = threading.Lock()
-        self._handles = [
-            module.register_forward_pre_hook(self._before, prepend=True),
-            module.register_forward_hook(self._after, always_call=True),
-        ]
-        setattr(module, _MARK, self)
+        self._handles: list[RemovableHandle] = []
 
     def _before(self, _module: nn.Module, _given: Any) -> None:  # noqa: ANN401
         with self._lock:
@@ -83,11 +83,27 @@ class Unit:
             setattr(module, key, old)
         self._hollow.clear()
 
-    def remove(self) -> None:
+    def hook(self, undo: Undo) -> None:
+        """Begin to bring the tensors along."""
+        undo.add(self._off)
+        self._on()
+
+    def remove(self, undo: Undo) -> None:
         """Take the hooks off."""
-        for handle in self._handles:
-            handle.remove()
-        delattr(self.module, _MARK)
+        undo.add(self._on)
+        self._off()
+
+    def _on(self) -> None:
+        self._off()
+        setattr(self.module, _MARK, self)
+        before, after = self._before, self._after
+        self._handles.append(self.module.register_forward_pre_hook(before, prepend=True))
+        self._handles.append(self.module.register_forward_hook(after, always_call=True))
+
+    def _off(self) -> None:
+        while self._handles:
+            self._handles.pop().remove()
+        vars(self.module).pop(_MARK, None)
 
 
 def install(
@@ -95,6 +111,7 @@ def install(
     wished: Mapping[str, Wish],
     sources: Mapping[str, Source],
     opened: Opened,
+    undo: Undo,
     *,
     mapped: bool,
 ) -> None:
@@ -115,6 +132,8 @@ def install(
         unit = units[id(outer)]
         unit.places[name] = (module, key)
         unit.wishes[name], unit.sources[name] = wished[given], sources[given]
+    for unit in units.values():
+        unit.hook(undo)
 
 
 def _around(module: nn.Module, outer: nn.Module | None) -> Iterator[tuple[int, nn.Module | None]]:
@@ -126,9 +145,9 @@ def _around(module: nn.Module, outer: nn.Module | None) -> Iterator[tuple[int, n
         yield from _around(child, outer)
 
 
-def remove(module: nn.Module) -> None:
+def remove(module: nn.Module, undo: Undo) -> None:
     """Take the hooks of an earlier load off `module` and what is below it."""
     for each in module.modules():
         unit = vars(each).get(_MARK)
         if isinstance(unit, Unit):
-            unit.remove()
+            unit.remove(undo)

@@ -124,8 +124,8 @@ def no_collection() -> Iterator[None]:
     and again took as long as making them.
     """
     was_on = gc.isenabled()
-    gc.disable()
     try:
+        gc.disable()
         yield
     finally:
         if was_on:

@@ -25,6 +25,10 @@ class Undo:
         """Remember how to take back what is about to be done."""
         self._back.append(back)
 
+    def forget(self) -> None:
+        """There is no way back any more."""
+        self._back.clear()
+
     def put(self, module: nn.Module, key: str, new: torch.Tensor) -> None:
         """Make `new` the parameter or buffer `key` of `module`."""
         old = module._parameters.get(key)
@@ -91,7 +95,7 @@ class Undo:
                 # One that cannot be taken back, having refused the change, keeps no other from it.
                 with suppress(Exception):
                     back()
-        self._back.clear()
+        self.forget()
 
 
 def _set(tensor: torch.Tensor, data: torch.Tensor, grad: torch.Tensor | None) -> None:
