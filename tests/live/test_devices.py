@@ -51,6 +51,18 @@ def test_map_location_as_torch_takes_it(on_gpu: Path, nested: bool) -> None:
         tk.load(on_gpu, map_location=lambda storage, location: "cpu", nested=nested)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="about machines without one")
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize(
+    "where", [{"device": "cuda"}, {"map_location": "cuda"}, {"map_location": {"cuda:1": "cuda:0"}}]
+)
+def test_a_device_that_is_not_here(on_gpu: Path, where: dict[str, object], nested: bool) -> None:
+    with pytest.raises(errors.BadArgument, match="device cuda.*: expected a device that is here"):
+        tk.load(on_gpu, nested=nested, **where)  # type: ignore[call-overload]
+    unused = tk.load(on_gpu, map_location={"cuda:9": "cuda:0"})  # no tensor is there
+    assert len(unused) == 3
+
+
 def test_the_longest_prefix_decides(on_gpu: Path) -> None:
     found = tk.load(on_gpu, device_map={"": "meta", "a": "cpu", "a.bias": "meta"})
     assert {name: tensor.device.type for name, tensor in found.items()} == {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -62,11 +63,14 @@ class Destinations:
         )
 
     def of(self, name: str, location: str) -> torch.device:
-        """The device of the tensor `name` that the file has on `location`."""
+        """The device of the tensor `name` that the file has on `location`.
+
+        Raises `BadArgument` if this machine has no such device.
+        """
         for prefix in _prefixes(name) if self.by_prefix else ():
             if prefix in self.by_prefix:
-                return self.by_prefix[prefix]
-        return self.by_location.get(location, self.device)
+                return present(self.by_prefix[prefix])
+        return present(self.by_location.get(location, self.device))
 
     def place(
         self,
@@ -161,6 +165,17 @@ def device_named(given: object) -> torch.device:
     except RuntimeError as error:
         raise BadArgument("device", expected="a device of torch's", got=str(given)) from error
     raise BadArgument("device", expected="a device of torch's", got=f"a {type(given).__name__}")
+
+
+@cache
+def present(device: torch.device) -> torch.device:
+    """The device itself. Raises `BadArgument` if nothing can be put on it here."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        got = str(error).partition("\n")[0].rstrip(".")
+        raise BadArgument(f"device {device}", expected="a device that is here", got=got) from error
+    return device
 
 
 def _prefixes(name: str) -> Iterator[str]:

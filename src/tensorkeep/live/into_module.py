@@ -13,7 +13,7 @@ from tensorkeep.checkpoints.checkpoint import Checkpoint
 from tensorkeep.errors import BadArgument, DoesNotFit, NothingSelected
 from tensorkeep.facts import Limits
 from tensorkeep.live import accounting, dequantising, lazy, starting, wishes
-from tensorkeep.live.devices import Destinations
+from tensorkeep.live.devices import Destinations, present
 from tensorkeep.live.filling import Filling
 from tensorkeep.live.incoming import Incoming, Source, all_edits, built, incoming
 from tensorkeep.live.layout import Layout, layout_of
@@ -70,14 +70,11 @@ class How:
 
 
 def _require(device: torch.device) -> None:
-    try:
-        if device.type != "meta":
-            torch.empty(0, device=device)
-            return
-        got = "a device without values"
-    except (RuntimeError, AssertionError) as error:
-        got = str(error).partition("\n")[0].rstrip(".")
-    raise BadArgument(f"device {device}", expected="a device that is here", got=got)
+    if device.type == "meta":
+        raise BadArgument(
+            f"device {device}", expected="a device that is here", got="a device without values"
+        )
+    present(device)
 
 
 def load(
