@@ -198,6 +198,12 @@ def test_config_that_cannot_be_extended(source, tmp_path, text):
     tk.quantize(source, f"{tmp_path}/out.safetensors")
 
 
+def test_config_beside_a_url(source, tmp_path):
+    (tmp_path / "config.json").write_text('{"hidden_size": 100}')
+    tk.quantize(source.as_uri(), f"{tmp_path}/out/")
+    assert json.loads((tmp_path / "out/config.json").read_text())["hidden_size"] == 100
+
+
 def test_dry_run(source, tmp_path):
     report = tk.quantize(source, f"{tmp_path}/out/", dry_run=True)
     wet = tk.quantize(source, f"{tmp_path}/wet/")
@@ -231,6 +237,15 @@ def test_a_whole_model_and_a_training_checkpoint(tmp_path):
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
+def test_nothing_to_make_codes_of_stays(tmp_path):
+    odd = {"a.weight": torch.empty(0, 5), "b.weight": torch.empty(5, 0)}
+    torch.save({**odd, "c.weight": torch.ones(9, 9)}, tmp_path / "a.pth")
+    report = tk.quantize(tmp_path / "a.pth", tmp_path / "b.safetensors", min_size=0)
+    assert reasons(report) == {"a.weight": "no elements", "b.weight": "no elements"}
+    made = load_file(tmp_path / "b.safetensors")
+    assert [made[name].shape for name in odd] == [(0, 5), (5, 0)]
+
+
 def test_exact_weights(tmp_path):
     torch.save({"weight": torch.zeros(64, 64)}, tmp_path / "zeros.pth")
     report = tk.quantize(tmp_path / "zeros.pth", tmp_path / "a.safetensors")
@@ -261,6 +276,9 @@ def test_bad_input(source, state, tmp_path):
     packed = {"l.weight_packed": torch.ones(64, 64, dtype=torch.int32), **state}
     torch.save(packed, tmp_path / "packed.pth")
     refused(Unwritable, "weight_packed", tmp_path / "packed.pth", tmp_path / "x.pth")
+    eight = torch.ones(64, 64).to(torch.float8_e4m3fn)
+    torch.save({"e.weight": eight, "e.weight_scale_inv": torch.ones(1), **state}, source)
+    refused(Unwritable, r"float8_e4m3fn.*e\.weight", source, tmp_path / "x.pth")
     torch.save({"w.weight": torch.ones(64, 64), "w.weight_scale": torch.ones(1)}, tmp_path / "s.pt")
     refused(NameCollision, "--skip 'w.weight'", tmp_path / "s.pt", tmp_path / "x.pth")
     assert sorted(path.name for path in tmp_path.iterdir()) == [

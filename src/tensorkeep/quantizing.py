@@ -10,7 +10,6 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from tensorkeep.checkpoints import destination
@@ -34,7 +33,7 @@ from tensorkeep.errors import BadArgument, NotFound, Unwritable
 from tensorkeep.facts import Limits, Verdict
 from tensorkeep.progress import SILENT, Reporter
 from tensorkeep.scanning.requiring import check_safe
-from tensorkeep.stores.opening import open_blob
+from tensorkeep.stores.opening import open_blob, path_of
 
 CONFIG = "config.json"
 _LONGEST_CONFIG = 16 << 20
@@ -322,12 +321,13 @@ def _config_beside(source: Source) -> dict[str, Any]:
 
     Raises `Unwritable` if it says that the model is quantised already, or is no JSON object.
     """
-    if not isinstance(source, str | os.PathLike) or source == "-":
+    path = path_of(source)
+    if path is None:
         return {}
-    path = Path(source)
-    name = os.fspath((path if path.is_dir() else path.parent) / CONFIG)
+    beside = (path if path.is_dir() else path.parent) / CONFIG
+    name = os.fspath(beside)
     try:
-        with open_blob(name) as blob:
+        with open_blob(beside) as blob:
             data = blob.read(0, min(blob.size, _LONGEST_CONFIG + 1))
     except NotFound:
         return {}

@@ -183,6 +183,30 @@ def test_a_guard_that_cannot_start_does_not_run_the_program(child):
     assert "the program was not run" in done.err
 
 
+def test_files_that_the_shell_opened_are_the_programs(tmp_path):
+    """`program <(other)`, `3<file`: they are open in the program, too."""
+    (tmp_path / "given").write_text("read")
+    code = "import os, sys; print(os.read(int(sys.argv[1]), 9))"
+    with (tmp_path / "given").open("rb") as file:
+        command = [PYTHON, "-m", "tensorkeep", "guard", "--", PYTHON, "-c", code]
+        done = subprocess.run(
+            [*command, str(file.fileno())],
+            pass_fds=[file.fileno()],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    assert done.stdout == "b'read'\n"
+
+
+def test_lines_of_the_log_that_are_not_ours(child, digits, tmp_path):
+    log = tmp_path / "log.jsonl"
+    odd = ["junk", "[]", '{"outcome": "loaded"}', '{"schema": 1, "call": "torch.lo']
+    code = f"open(sys.argv[2], 'a').write({chr(10).join(odd)!r} + chr(10))"
+    done = child("guard", "--log", log, "--", PYTHON, "-c", f"{LOAD}; {code}", digits, log)
+    assert (done.code, done.err) == (0, "guard: 1 load: 1 loaded\n")
+
+
 def test_signals_reach_the_program(program, tmp_path):
     path = program(
         """

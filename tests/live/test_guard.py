@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import inspect
 import io
 import json
@@ -101,6 +102,20 @@ def test_everything_is_given_back(tmp_path: Path) -> None:
     assert isinstance(torch.load(path, weights_only=False), zoo.Config)
 
 
+def test_a_guard_ends_wherever_it_is_left(tmp_path: Path) -> None:
+    """Fixtures and asynchronous generators leave it where another context counts."""
+    path = saved(zoo.Config(), tmp_path / "x.pt")
+    guarded = tk.guard()
+    contextvars.copy_context().run(guarded.__enter__)
+    guarded.__exit__(None, None, None)
+    assert isinstance(torch.load(path, weights_only=False), zoo.Config)
+    guarded.start()
+    assert isinstance(quietly(path), Inert)
+    guarded.stop()
+    guarded.stop()
+    assert isinstance(torch.load(path, weights_only=False), zoo.Config)
+
+
 def quietly(path: object, **options: object) -> object:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", errors.NotSafeWarning)
@@ -151,6 +166,21 @@ def test_weights_of_a_device_that_is_not_here_go_to_the_host(tmp_path: Path) -> 
     replace_pickle(tmp_path / "y.pt", data)
     with tk.guard():
         assert torch.load(tmp_path / "y.pt")["w"].device.type == "cpu"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="it is here")
+@pytest.mark.parametrize("asked", ["cuda", torch.device("cuda:0"), {"cpu": "cuda:1"}, "nothing"])
+def test_a_device_that_the_program_asks_for_and_is_not_here_is_torchs_error(
+    tmp_path: Path, asked: object
+) -> None:
+    path = saved({"w": torch.ones(3)}, tmp_path / "x.pt")
+    with pytest.raises(RuntimeError) as wanted:
+        torch.load(path, map_location=asked)
+    with tk.guard(), pytest.raises(RuntimeError) as found:
+        torch.load(path, map_location=asked)
+    assert str(found.value) == str(wanted.value)
+    with tk.guard():  # of other places of a file nobody asked
+        assert torch.load(path, map_location={"cuda:0": "cuda:1"})["w"].sum() == 3
 
 
 def pickle_of(path: Path) -> bytes:
@@ -205,6 +235,21 @@ def test_what_is_not_trusted_is_inert_and_says_so(tmp_path: Path) -> None:
     (event,) = guarded.log.events
     assert (event.outcome, event.verdict) == ("loaded", "suspicious")
     assert set(event.inert) >= {"trusted_zoo.Config", "trusted_zoo.Net"}
+
+
+def test_names_of_the_file_are_no_markup_and_not_endless(tmp_path: Path) -> None:
+    names = [b"a\x1b[31m", b"b" * 900, *(b"c%d" % n for n in range(9))]
+    made = b"".join(b"cother\n%s\n)R" % name for name in names)
+    (tmp_path / "x.pkl").write_bytes(b"\x80\x02(" + made + b"l.")
+    with tk.guard() as guarded, pytest.warns(errors.NotSafeWarning) as warned:
+        torch.load(tmp_path / "x.pkl", weights_only=False)
+    (event,) = guarded.log.events
+    assert len(event.inert) == len(names)
+    for text in (str(warned[0].message), guarded.log.summary()[1]):
+        assert "other.a\\x1b[31m" in text
+        assert text.isprintable()
+        assert len(text) < 1000
+        assert " and 6 more" in text
 
 
 def test_what_is_trusted_is_made(tmp_path: Path) -> None:
@@ -342,13 +387,16 @@ def test_scripts_are_judged_by_the_bytes_that_are_loaded(tmp_path: Path) -> None
     x = torch.ones(1, 2)
     wanted = torch.jit.load(path)(x)
     reading = io.BytesIO(path.read_bytes())
+    behind = io.BytesIO(b"x" * 5 + path.read_bytes())
+    behind.seek(5)
     with tk.guard() as guarded, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.load says that it is a script
         assert torch.equal(torch.jit.load(path)(x), wanted)
         assert torch.equal(torch.jit.load(reading)(x), wanted)
         assert torch.equal(torch.load(path, weights_only=False)(x), wanted)
+        assert torch.equal(torch.load(behind, weights_only=False)(x), wanted)
     calls = [(event.call, event.verdict) for event in guarded.log.events]
-    assert calls == [("torch.jit.load", "safe")] * 3
+    assert calls == [("torch.jit.load", "safe")] * 4
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import pickle
 import subprocess
@@ -142,7 +143,15 @@ def test_hooks_are_classes_to_trust(tmp_path) -> None:
 
 @pytest.mark.parametrize(
     "names",
-    ["pkg.Class", ["Class"], ["pkg.Class()"], [3], ["os.system"], ["functools.partial"]],
+    [
+        "pkg.Class",
+        ["Class"],
+        ["pkg.Class()"],
+        [3],
+        ["os.system"],
+        ["functools.partial"],
+        ["pkg.models.os.system"],  # wherever the file ends the module
+    ],
 )
 def test_what_is_no_name_of_a_class_is_no_trust(tmp_path, names) -> None:
     with pytest.raises(errors.BadArgument, match="trust"):
@@ -166,6 +175,55 @@ def test_a_call_that_nobody_trusts_is_an_error(net, tmp_path) -> None:
         tk.load_model(path, zoo.NAMES)
     with pytest.raises(errors.NotSafe, match="getpid"):
         tk.load_model(path, zoo.NAMES, require="safe")
+
+
+@pytest.mark.parametrize("function", [os.system, functools.partial])
+def test_nobody_is_told_to_trust_what_does_harm(net, tmp_path, function) -> None:
+    net.extra = Made(function, ("true",))
+    path = saved(net, tmp_path / "net.pt")
+    with pytest.raises(errors.Untrusted, match=f"{function.__name__} .would ") as caught:
+        tk.load_model(path, zoo.NAMES)
+    assert "trust=" not in caught.value.remedy
+    with tk.guard(trust=zoo.NAMES), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        held = torch.load(path, weights_only=False)
+    with pytest.raises(AttributeError) as unknown:
+        held.extra.field  # noqa: B018
+    assert "trust=" not in str(unknown.value)
+
+
+def test_what_a_dangerous_file_does_beside_the_model_is_not_done_and_said(net, tmp_path) -> None:
+    path = saved({"model": net, "beside": Made(os.getpid, ())}, tmp_path / "run.pt")
+    with pytest.warns(
+        errors.NotSafeWarning,
+        match=r"would call posix\.getpid.*; nothing was run but code of classes",
+    ):
+        assert isinstance(tk.load_model(path, zoo.NAMES, section="model"), zoo.Net)
+
+
+@pytest.mark.parametrize("stands_for", [os, os.system, functools.partial])
+def test_a_trusted_name_is_no_alias_of_something_else(tmp_path, monkeypatch, stands_for) -> None:
+    monkeypatch.setattr(zoo, "Alias", stands_for, raising=False)
+    (tmp_path / "x.pkl").write_bytes(b"\x80\x02ctrusted_zoo\nAlias\nX\4\0\0\0true\x85R.")
+    with tk.guard(trust=["trusted_zoo.Alias"]) as guarded:
+        with pytest.raises(pickle.UnpicklingError, match=r"trusted_zoo\.Alias to be a class of"):
+            torch.load(tmp_path / "x.pkl", weights_only=False)
+        # Nor does a dotted name walk through it.
+        data = b"\x80\4\x8c\x0btrusted_zoo\x8c\x0cAlias.getpid\x93)R."
+        (tmp_path / "x.pkl").write_bytes(data)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert isinstance(torch.load(tmp_path / "x.pkl", weights_only=False), Inert)
+    assert [event.outcome for event in guarded.log.events] == ["refused", "loaded"]
+
+
+def test_a_function_that_is_named_is_called(net, tmp_path) -> None:
+    """For a class whose objects are made by one; what it does with the file is what is trusted."""
+    path = saved(Made(zoo.rebuilt, (7,)), tmp_path / "x.pt")
+    name = "trusted_zoo.rebuilt"
+    with pytest.raises(errors.Untrusted, match=name):
+        tk.load_model(path)
+    assert tk.load_model(path, [name], require="safe").seven == 7
 
 
 def test_a_state_that_hides_a_method_makes_no_module_of_torch(tmp_path) -> None:

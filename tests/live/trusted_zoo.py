@@ -68,6 +68,12 @@ class Net(torch.nn.Module):
         return self.head(self.rnn(self.block(x))[0]) * self.scale
 
 
+def rebuilt(number):
+    model = torch.nn.Identity()
+    model.seven = number
+    return model
+
+
 NAMES = [
     f"trusted_zoo.{name}" for name in ("Net", "Config", "Block", "Block.Inner", "Mode", "Registry")
 ]

@@ -9,14 +9,15 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import click
 
 from tensorkeep.cli.output import Line, talk
-from tensorkeep.errors import AccessDenied, BadArgument, escape
-from tensorkeep.live.guard_log import summarise
+from tensorkeep.errors import AccessDenied, BadArgument
+from tensorkeep.live.guard_log import STARTED, as_record, summarise
 from tensorkeep.live.held import trusted
 
 _STARTUP = Path(__file__).resolve().parent / "startup"
@@ -101,7 +102,9 @@ def _run(command: tuple[str, ...], environment: dict[str, str]) -> int:
 
 def _started(command: tuple[str, ...], environment: dict[str, str]) -> subprocess.Popen[bytes]:
     try:
-        return subprocess.Popen(command, env=environment)  # noqa: S603  # the user's own command
+        # What the shell opened for the program (`<(...)`, `3<file`) stays open; Python's own files
+        # are not inherited anyway.
+        return subprocess.Popen(command, env=environment, close_fds=False)  # noqa: S603
     except OSError as error:
         raise BadArgument(
             "COMMAND", expected="a program that can be run", got=f"{command[0]}: {error.strerror}"
@@ -123,23 +126,28 @@ def _in_foreground() -> bool:
 
 
 def _summary(path: str, begin: int) -> list[Line]:
-    records = _records(path, begin)
+    records = iter(_records(path, begin))
     label = ("guard: ", "bold")
-    if not records:
+    one = next(records, None)
+    if one is None:
         text = "no Python started that looks at its environment (-I, -E, -S?): nothing was guarded"
         return [[label, (text, "yellow")]]
-    first, *more = summarise(event for event in records if event["outcome"] != "started")
+    loads = (record for record in chain([one], records) if record["outcome"] != STARTED)
+    first, *more = summarise(loads)
     lines: list[Line] = [[label, (first, "")]]
-    lines += [[label, (escape(line), "")] for line in more[:_MOST_LINES]]
+    lines += [[label, (line, "")] for line in more[:_MOST_LINES]]
     if len(more) > _MOST_LINES:
         lines.append([label, (f"{len(more) - _MOST_LINES} more (--log FILE has them all)", "")])
     return lines
 
 
-def _records(path: str, begin: int) -> list[dict[str, Any]]:
-    try:
-        with Path(path).open("rb") as file:
-            file.seek(begin)
-            return [json.loads(line) for line in file]
-    except FileNotFoundError:
-        return []
+def _records(path: str, begin: int) -> Iterator[dict[str, Any]]:
+    """One by one: a program may load for days. The program can reach the file as well, and no more
+    than our own lines are taken from it.
+    """
+    with suppress(OSError), Path(path).open("rb") as file:
+        file.seek(begin)
+        for line in file:
+            record = as_record(line)
+            if record is not None:
+                yield record

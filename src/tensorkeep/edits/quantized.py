@@ -24,6 +24,7 @@ _HEAD = re.compile(r"^(lm_head|embed_out)$")
 # What other quantisers leave in the place of a weight, or beside it.
 _PACKED = ("qweight", "weight_packed")
 _CODES = frozenset({"int8", "uint8", "int32", "float8_e4m3fn", "float8_e5m2"})
+_SCALES = (SCALE, "_scale_inv")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,8 @@ class Rules:
     def _by_shape(self, array: Array) -> str:
         if len(array.shape) > 2 and not self.conv:
             return "more than 2 dimensions (--conv)"
+        if not array.numel:
+            return "no elements"
         if array.numel < self.min_size:
             return f"fewer than {self.min_size} elements (--min-size)"
         columns = prod(array.shape[1:])
@@ -137,7 +140,8 @@ def quantize_inventory(inventory: Inventory, rules: Rules) -> Selection:
 def _refuse_quantized(inventory: Inventory) -> None:
     for name, array in inventory.tensors.items():
         packed = name.rpartition(".")[2] in _PACKED
-        if packed or (array.dtype.name in _CODES and name + SCALE in inventory):
+        scaled = any(name + scale in inventory for scale in _SCALES)
+        if packed or (scaled and array.dtype.name in _CODES):
             raise Unwritable(
                 inventory.subject,
                 expected="weights that were not quantised yet",

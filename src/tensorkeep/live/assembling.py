@@ -16,7 +16,7 @@ from tensorkeep.live.building import TrustingNest
 from tensorkeep.live.reading import How, put_together
 from tensorkeep.live.sharing import Sharing
 from tensorkeep.live.tensors import torch_dtype
-from tensorkeep.live.trusting import Trust
+from tensorkeep.live.trusting import Trust, can_be_trusted
 from tensorkeep.scanning import judge
 
 _SHOWN = 12
@@ -93,9 +93,9 @@ def model(
     ckpt: Checkpoint, raw: object, lens: Lens, asked: TrustingNest, how: How
 ) -> torch.nn.Module:
     """The module that `raw` stands for. Raises `Untrusted` before anything is made."""
-    _require_all(ckpt, asked)
+    require_all(ckpt, asked)
     made, nest = make(ckpt, raw, lens, asked.trust, how)
-    _require_all(ckpt, nest)
+    require_all(ckpt, nest)
     if isinstance(made, torch.nn.Module):
         return made
     raise Unsupported(ckpt.path, expected="an nn.Module", got=f"a {type(made).__name__}")
@@ -109,18 +109,26 @@ def _unbuilt(value: Compound, _path: Path) -> object:
     return None if compounds.can_build(value) or value.layout == "storage" else value
 
 
-def _require_all(ckpt: Checkpoint, nest: TrustingNest) -> None:
+def require_all(ckpt: Checkpoint, nest: TrustingNest) -> None:
+    """Raises `Untrusted` with every name that nobody trusts."""
     if not nest.withheld:
         return
     first, *more = nest.withheld.items()
     shown = (first, *more[: _SHOWN - 1])
     listed = ", ".join(f"{name} ({why})" if why else name for name, why in shown)
     more_left = len(nest.withheld) - _SHOWN
-    wanted = sorted({*nest.trust.names, *nest.withheld})
     raise Untrusted(
         ckpt.path,
         expected="a model made only of torch.nn and of classes that you trust by name",
         got=listed + (f" and {more_left} more" if more_left > 0 else ""),
-        remedy=f"If you trust the code of these, name them: trust={wanted}; "
-        "or take the weights without any class: tensorkeep convert.",
+        remedy=_remedy(nest),
     )
+
+
+def _remedy(nest: TrustingNest) -> str:
+    """The names that are missing, where all can be named: no advice to trust what does harm."""
+    weights = "take the weights without any class: tensorkeep convert."
+    if not all(map(can_be_trusted, nest.withheld)):
+        return weights.capitalize()
+    wanted = sorted({*nest.trust.names, *nest.withheld})
+    return f"If you trust the code of these, name them: trust={wanted}; or {weights}"

@@ -61,7 +61,7 @@ class TrustingNest(Nest):
         if name:
             self._kept.append(raw)
             self._approve(raw)
-            return self._keep(raw, None if self.dry else name.find(self._subject))
+            return self._keep(raw, None if self.dry else self.trust.find(name, self._subject))
         made = yield from super()._value(raw, lens, path)
         if isinstance(raw, Call | Global | Extension) and isinstance(made, Inert):
             made = self._withhold(raw, made, lens)
@@ -82,6 +82,7 @@ class TrustingNest(Nest):
         if not hooks:
             rule = self.trust.blame(raw, lens) if isinstance(raw, Call) else None
             why = f"breaks the rule {rule}" if rule else made.why if made.unread == "tensor" else ""
+            why = why or (trusting.harm(name.qualified) if name else "")
             self.withheld.setdefault(words, why)
         if isinstance(made, SavedModule):
             return made
@@ -98,7 +99,7 @@ class TrustingNest(Nest):
             return self._withhold(raw, inert, lens)
         result: object = None
         if not self.dry:
-            kind = name.find(self._subject)
+            kind = self.trust.find(name, self._subject)
             result = self._told(name, partial(making.new, raw, kind, args, kwargs))
         made = self._keep(raw, result)
         self._own.add(id(made))

@@ -6,12 +6,18 @@ import json
 import os
 import threading
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tensorkeep.errors import escape
+
 _KEPT = 10_000  # a program may load items one by one for days
+_NAMED, _LONGEST_NAME = 5, 200
+_OUTCOMES = ("loaded", "refused", "failed")
+TRUSTED_ONLY = "nothing was run but code of classes that are known or trusted"
+STARTED = "started"  # of a process that came under the guard
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +55,9 @@ class GuardEvent:
             "seconds": round(self.seconds, 6),
             "process": self.process,
         }
+
+
+_KEYS = frozenset(GuardEvent("", "", "").to_dict())
 
 
 class GuardLog:
@@ -95,19 +104,47 @@ class GuardLog:
         return summarise(event.to_dict() for event in self.events)
 
 
+def as_record(line: bytes) -> dict[str, Any] | None:
+    """What a line of the log says; None where it is no whole line of a `GuardLog`."""
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(found, dict):
+        return None
+    if found.get("outcome") == STARTED:
+        return found
+    return found if found.keys() >= _KEYS and found["outcome"] in _OUTCOMES else None
+
+
+def shown(names: Sequence[str]) -> str:
+    """The first few of many names, each cut: a file can hold millions, and long ones."""
+    few = ", ".join(
+        name if len(name) <= _LONGEST_NAME else name[:_LONGEST_NAME] + "..."
+        for name in names[:_NAMED]
+    )
+    return few + (f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else "")
+
+
+def was_run(made: Collection[str]) -> str:
+    """How the sentence on a file that is not safe ends."""
+    return TRUSTED_ONLY if made else "nothing of it was run"
+
+
 def summarise(events: Iterable[dict[str, Any]]) -> list[str]:
     """The same of events as JSON has them: how many, then what was refused or left inert."""
-    counts = {"loaded": 0, "refused": 0, "failed": 0}
+    counts = dict.fromkeys(_OUTCOMES, 0)
     lines: dict[str, None] = {}
     for event in events:
         counts[event["outcome"]] += 1
         if event["outcome"] != "loaded":
             lines[f"{event['outcome']}: {event['error']}"] = None
         elif event["inert"]:
-            lines[f"{event['path']}: not made, left inert: {', '.join(event['inert'])}"] = None
+            lines[f"{event['path']}: not made, left inert: {shown(event['inert'])}"] = None
         elif event["verdict"] != "safe":
             why = "; ".join(event["findings"][:1])
-            lines[f"{event['path']}: {event['verdict']}: {why}; nothing of it was run"] = None
+            lines[f"{event['path']}: {event['verdict']}: {why}; {was_run(event['made'])}"] = None
     told = ", ".join(f"{count:,} {word}" for word, count in counts.items() if count)
     total = sum(counts.values())
-    return [f"{total:,} load{'s' if total > 1 else ''}: {told}" if told else "no loads", *lines]
+    first = f"{total:,} load{'s' if total > 1 else ''}: {told}" if told else "no loads"
+    return [first, *map(escape, lines)]

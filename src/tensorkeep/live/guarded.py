@@ -10,7 +10,7 @@ import io
 import os
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
@@ -26,11 +26,12 @@ from tensorkeep.errors import (
     TensorkeepError,
     Unsupported,
     Untrusted,
+    escape,
 )
 from tensorkeep.facts import Finding, Verdict
 from tensorkeep.live import assembling, hooks
 from tensorkeep.live.devices import Destinations
-from tensorkeep.live.guard_log import GuardEvent
+from tensorkeep.live.guard_log import GuardEvent, shown, was_run
 from tensorkeep.live.held import Held, current
 from tensorkeep.live.reading import How
 from tensorkeep.live.refusing import Refused, Unloadable
@@ -91,6 +92,7 @@ class _Script:
 def _load(met: _Met, file: Any, map_location: object, *, mapped: bool) -> object:  # noqa: ANN401
     with open_checkpoint(file) as ckpt:
         if ckpt.format == "torchscript":
+            file.seek(0)  # looking at it moved where it stands
             return _Script(file.read())
         contents, trust = ckpt.contents, met.held.trust
         how = How(_destinations(map_location, ckpt), mapped=mapped)
@@ -112,13 +114,12 @@ def _load(met: _Met, file: Any, map_location: object, *, mapped: bool) -> object
 
 def _warn(met: _Met) -> None:
     if met.inert:
-        names = ", ".join(met.inert[:_MOST_FINDINGS])
-        text = f"{met.path} is {met.verdict}: not made, since nobody trusts it: {names}"
+        text = f"{met.path} is {met.verdict}: not made, since nobody trusts it: {shown(met.inert)}"
     elif met.verdict != "safe":
-        text = f"{met.path} is {met.verdict}: {met.findings[0]}; nothing of it was run"
+        text = f"{met.path} is {met.verdict}: {met.findings[0]}; {was_run(met.made)}"
     else:
         return
-    warnings.warn(text, NotSafeWarning, stacklevel=5)
+    warnings.warn(escape(text), NotSafeWarning, stacklevel=5)
 
 
 def _end(ckpt: Checkpoint) -> int | None:
@@ -136,14 +137,19 @@ def _on_the_host() -> Any:  # noqa: ANN401
 
 
 def _destinations(map_location: Any, ckpt: Checkpoint) -> Destinations:  # noqa: ANN401
-    """As torch.load places tensors, and on the CPU where the file's device is not here."""
+    """As torch.load places tensors, and on the CPU where the file's device is not here.
+
+    Raises torch's own RuntimeError where a device that the program asks for is not here.
+    """
     names = {storage.device for storage in ckpt.contents.storages.values()}
     home = {name: name for name in names if _is_here(name)}
     if map_location is None:
         return Destinations(map_location=home)
     if isinstance(map_location, dict):
+        _require_here(map_location[name] for name in names if name in map_location)
         return Destinations(map_location={**home, **map_location})
     if not callable(map_location):
+        _require_here([map_location] if names else [])
         return Destinations(map_location=map_location)
 
     def placed(storage: Any, location: str) -> Any:  # noqa: ANN401
@@ -153,6 +159,12 @@ def _destinations(map_location: Any, ckpt: Checkpoint) -> Destinations:  # noqa:
         return found
 
     return Destinations(map_location=placed)
+
+
+def _require_here(locations: Iterable[object]) -> None:
+    for location in locations:
+        # torch's own answer, on nothing: programs catch its error, and load to the CPU instead.
+        torch.serialization.default_restore_location(torch.UntypedStorage(0), str(location))  # type: ignore[no-untyped-call]
 
 
 def _is_here(location: str) -> bool:
@@ -253,9 +265,12 @@ def _noted(held: Held, call: str, f: Any) -> Iterator[_Met]:  # noqa: ANN401
         yield met
     except (ReadError, StoreError, Unsupported) as caught:
         outcome, error = "failed", str(caught)
-        raise _unloadable(caught) from caught
+        raise _as(Unloadable, caught) from caught
+    except Untrusted as caught:
+        outcome, error = "refused", str(caught)
+        raise _as(Refused, caught) from caught
     except BaseException as caught:
-        outcome = "refused" if isinstance(caught, Refused | Untrusted) else "failed"
+        outcome = "refused" if isinstance(caught, Refused) else "failed"
         error = str(caught)
         raise
     finally:
@@ -276,8 +291,8 @@ def _noted(held: Held, call: str, f: Any) -> Iterator[_Met]:  # noqa: ANN401
             )
 
 
-def _unloadable(error: TensorkeepError) -> Unloadable:
-    return Unloadable(
+def _as(kind: type[Refused | Unloadable], error: TensorkeepError) -> Refused | Unloadable:
+    return kind(
         error.subject,
         expected=error.expected,
         got=error.got,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable
+from contextlib import suppress
 from contextvars import Token
 from types import ModuleType, TracebackType
 from typing import Self
@@ -56,8 +57,13 @@ class guard(Held):  # noqa: N801  # a verb: `with tk.guard(): ...`
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        held.OWN.reset(self._tokens.pop())
-        self.stop()
+        try:
+            # Left where another context counts (a fixture, an asynchronous generator), none of it
+            # is this guard's to give back.
+            with suppress(ValueError):
+                held.OWN.reset(self._tokens.pop())
+        finally:
+            self.stop()
 
     def start(self) -> None:
         """Guard this process from here on; `stop` ends it. A `with` block does both.
@@ -73,7 +79,7 @@ class guard(Held):  # noqa: N801  # a verb: `with tk.guard(): ...`
                 raise
 
     def stop(self) -> None:
-        """End what `start` began."""
+        """End what `start` began; without that, nothing."""
         with _switch:
             if held.drop(self):
                 hooks.remove()

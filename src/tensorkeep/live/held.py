@@ -66,9 +66,10 @@ def add(held: Held) -> None:
 
 
 def drop(held: Held) -> bool:
-    """End what was begun last of `held`; whether none is left."""
+    """End what was begun last of `held`, if anything was; whether none is left."""
     with _lock:
-        del _active[len(_active) - 1 - _active[::-1].index(held)]
+        if held in _active:
+            del _active[len(_active) - 1 - _active[::-1].index(held)]
         return not _active
 
 

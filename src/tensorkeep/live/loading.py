@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, overload
 from tensorkeep.checkpoints.checkpoint import Checkpoint
 from tensorkeep.checkpoints.opening import Source, open_checkpoint
 from tensorkeep.dtypes import find
-from tensorkeep.errors import BadArgument, MissingExtra, NotSafeWarning
+from tensorkeep.errors import BadArgument, MissingExtra, NotSafeWarning, escape
 from tensorkeep.facts import Limits
 from tensorkeep.progress import SILENT, Reporter
 from tensorkeep.scanning import judge
@@ -159,7 +159,7 @@ def warn_unless_safe(ckpt: Checkpoint) -> None:
     if verdict != "safe":
         why = f": {findings[0].what}" if findings else ""
         text = f"{ckpt.path} is {verdict}{why}; nothing of it was run"
-        warnings.warn(text, NotSafeWarning, stacklevel=3)
+        warnings.warn(escape(text), NotSafeWarning, stacklevel=3)
 
 
 def wanted_dtype(dtype: object) -> torch.dtype | None:

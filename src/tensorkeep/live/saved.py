@@ -73,10 +73,14 @@ def _unknown(
     """What to raise for an attribute that is not there."""
     if name.startswith("__") or name in slots or name in Inert.__slots__:
         return AttributeError(name)  # copying and pickling ask for these before anything is set
+    from tensorkeep.live.trusting import can_be_trusted  # what is known of names is long
+
     whose = str(object.__getattribute__(value, named))
     return InertValue(
         f"{kind.__name__} {whose!r}",
         expected=f"an object with {name!r}",
         got="one that was not made, since nobody named its class",
-        remedy=f"If you trust its code, trust it by name: trust=[{whose!r}].",
+        remedy=f"If you trust its code, trust it by name: trust=[{whose!r}]."
+        if can_be_trusted(whose)
+        else "",
     )

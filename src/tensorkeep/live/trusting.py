@@ -11,8 +11,9 @@ import enum
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from importlib import import_module
+from types import ModuleType
 
-from tensorkeep.errors import BadArgument, Unsupported
+from tensorkeep.errors import BadArgument, Unsupported, Untrusted
 from tensorkeep.facts import Finding, Verdict
 from tensorkeep.formats.contents import Items, Lens
 from tensorkeep.pickles import Call, Effect, Global
@@ -33,6 +34,7 @@ _FORGIVEN = BY_NAME | {
     "pickle/call-of-value",
     "pickle/dotted-name",
     "pickle/misplaced-reference",
+    "pickle/slot-state",  # what is set is a slot, or an error
     _HOOKED,
 }
 
@@ -50,11 +52,19 @@ class Name:
         return ".".join((self.module, *self.parts))
 
     def find(self, subject: str) -> object:
-        """The object of that name; its module is imported. Raises `Unsupported`."""
+        """The object of that name; its module is imported.
+
+        Raises `Unsupported`, and `Untrusted` where the way there leads into another module: what
+        stands there has another name.
+        """
         try:
             found: object = import_module(self.module)
             for part in self.parts:
                 found = getattr(found, part)
+                if isinstance(found, ModuleType):
+                    raise self._another(subject, f"the module {found.__name__}")
+        except Untrusted:
+            raise
         except Exception as error:  # importing runs the module's code, which may raise anything
             raise Unsupported(
                 subject,
@@ -63,6 +73,23 @@ class Name:
                 remedy="Install or import what defines it, or take the weights alone: "
                 "tensorkeep convert.",
             ) from error
+        return found
+
+    def _another(self, subject: str, got: str) -> Untrusted:
+        return Untrusted(
+            subject,
+            expected=f"{self.qualified} to be a class of {self.module}",
+            got=got,
+            remedy="Take the weights alone: tensorkeep convert.",
+        )
+
+    def find_harmless(self, subject: str) -> object:
+        """As `find`; what stands there may be something else that was imported under the name."""
+        found = self.find(subject)
+        module, name = (getattr(found, of, None) for of in ("__module__", "__qualname__"))
+        does = danger(module, name) if isinstance(module, str) and isinstance(name, str) else ""
+        if does:
+            raise self._another(subject, f"{module}.{name}, which {does}")
         return found
 
 
@@ -100,6 +127,10 @@ class Trust:
         if found.rule in BY_NAME and found.subject in self.names:
             return True
         return found.rule in _FORGIVEN and found.offset in approved
+
+    def find(self, name: Name, subject: str) -> object:
+        """The object of a name that may be made or mentioned. Raises `Unsupported`, `Untrusted`."""
+        return (name.find_harmless if name.qualified in self.names else name.find)(subject)
 
     def reference(self, node: object, *, look: bool) -> Name | None:
         """The name that `node` mentions, if the object itself may stand in its place.
@@ -180,13 +211,28 @@ def _checked(name: object) -> str:
         name = f"{name.__module__}.{name.__qualname__}"
     if not isinstance(name, str) or not all(part.isidentifier() for part in name.split(".")):
         raise BadArgument("trust", expected='names such as "package.module.Class"', got=repr(name))
-    module, _, last = name.rpartition(".")
-    if not module:
+    if "." not in name:
         raise BadArgument("trust", expected="a name with its module in front", got=repr(name))
-    does = danger(module, last)
+    does = harm(name)
     if does:
         raise BadArgument("trust", expected="names of classes", got=f"{name!r}, which {does}")
     return name
+
+
+def harm(name: str) -> str:
+    """What a call of it is known to do, wherever in `name` its module ends; or ""."""
+    parts = name.split(".")
+    ways = (danger(".".join(parts[:at]), ".".join(parts[at:])) for at in range(1, len(parts)))
+    return next(filter(None, ways), "")
+
+
+def can_be_trusted(name: str) -> bool:
+    """Whether it is of any use to name it."""
+    try:
+        _checked(name)
+    except BadArgument:
+        return False
+    return True
 
 
 def name_of(node: object) -> Name | None:

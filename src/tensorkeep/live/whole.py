@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from tensorkeep.checkpoints.checkpoint import Checkpoint
 from tensorkeep.checkpoints.opening import Source, open_checkpoint
-from tensorkeep.errors import BadArgument, NotSafe, UnknownSection
+from tensorkeep.errors import BadArgument, NotSafe, NotSafeWarning, UnknownSection, escape
 from tensorkeep.facts import Limits
 from tensorkeep.formats.contents import Graft, Items, Lens, TensorRecord
+from tensorkeep.live.guard_log import TRUSTED_ONLY
 from tensorkeep.live.loading import require_torch
 from tensorkeep.pickles import Call
 
@@ -34,14 +36,15 @@ def load_model(
     of torch.nn need not be named. Importing them runs their code, making objects runs their
     `__new__` and `__setstate__`: that is what is trusted, and no other code is run. `section`: the
     top-level key of a model that stands in a dict. `device`: where its tensors go. `require="safe"`
-    refuses a file that a scan does not call safe when the trusted names are taken as known.
+    refuses a file that a scan does not call safe when the trusted names are taken as known;
+    without it such a file is a `NotSafeWarning`.
 
     Raises `Untrusted` with every name that is missing, before anything is imported or made;
     `NotSafe`; `BadArgument` and `UnknownSection` where the file has no model there; `Unsupported`
     where a class does not take what the file holds for it; and what reading raises.
     """
     require_torch()
-    from tensorkeep.live.assembling import ask, model, weigh
+    from tensorkeep.live.assembling import ask, model, require_all, weigh
     from tensorkeep.live.devices import Destinations
     from tensorkeep.live.reading import How
     from tensorkeep.live.trusting import Trust
@@ -53,15 +56,18 @@ def load_model(
         raw, lens = _root(ckpt, section)
         _require_object(ckpt, raw, lens)
         asked = ask(ckpt, raw, lens, trusted, how.limits)
-        if require is not None:
-            verdict, findings = weigh(ckpt, asked, audit=True)
-            if verdict != "safe":
+        verdict, findings = weigh(ckpt, asked, audit=require is not None)
+        if verdict != "safe":
+            if require is not None:
                 raise NotSafe(
                     ckpt.path,
                     expected="a file that a scan calls safe",
                     got=f"{verdict}: {findings[0].what}",
                     remedy="See what the file would do: tensorkeep scan.",
                 )
+            require_all(ckpt, asked)
+            text = f"{ckpt.path} is {verdict}: {findings[0].what}; {TRUSTED_ONLY}"
+            warnings.warn(escape(text), NotSafeWarning, stacklevel=2)
         return model(ckpt, raw, lens, asked, how)
 
 
