@@ -239,13 +239,15 @@ def test_slots_are_set_and_nothing_else_is(tmp_path) -> None:
     model = torch.nn.Identity()
     model.extra = slotted
     name = "trusted_zoo.Slotted"
-    found = tk.load_model(saved(model, tmp_path / "net.pt", pickle_protocol=4), [name])
+    path = saved(model, tmp_path / "net.pt", pickle_protocol=4)
+    with pytest.warns(errors.NotSafeWarning, match="would set the state of"):
+        found = tk.load_model(path, [name])
     assert (found.extra.a, found.extra.b) == (1, [2])
     # The same program with another key: it would change the object's class.
     data = pickle.dumps(slotted, 4).replace(b"\x8c\x01a", b"\x8c\x09__class__")
     data = b"\x80\x04" + data[11:]  # without the frame, whose length is another one now
     (tmp_path / "odd.pkl").write_bytes(data)
-    with pytest.raises(errors.Unsupported, match="no slot"):
+    with pytest.raises(errors.Unsupported, match="no slot"), pytest.warns(errors.NotSafeWarning):
         tk.load_model(tmp_path / "odd.pkl", [name])
 
 

@@ -34,7 +34,6 @@ _FORGIVEN = BY_NAME | {
     "pickle/call-of-value",
     "pickle/dotted-name",
     "pickle/misplaced-reference",
-    "pickle/slot-state",  # what is set is a slot, or an error
     _HOOKED,
 }
 
