@@ -239,3 +239,27 @@ def test_a_base_model_and_one_with_a_head(name):
     match = find(wrapped, names)
     assert {match.names[n] for n in shared} == {f"_orig_mod.module.{prefix}{n}" for n in shared}
     assert rules(match) == [f"strip `_orig_mod.module.{prefix}`"]
+
+
+def sequential():
+    return nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 3))
+
+
+@pytest.mark.parametrize("wrappers", [[], [nn.DataParallel], [nn.DataParallel, torch.compile]])
+@pytest.mark.parametrize("targets", [["0", "2"], ["0"], ["0", "2", "4"]])
+def test_adapters_over_a_bare_sequence(targets, wrappers):
+    peft = pytest.importorskip("peft")
+    module = peft.get_peft_model(sequential(), peft.LoraConfig(target_modules=targets, r=2))
+    adapter = specs(peft.get_peft_model_state_dict(module))
+    bare, inner = specs(sequential()), specs(module)
+    for wrap in wrappers:
+        module = wrap(module)
+    whole = specs(module)
+    match = find(whole, bare)
+    assert match.filled == len(bare) and all("lora_" in name for name in match.unexpected)
+    match = find(bare, whole)
+    assert match.filled == len(bare) and match.unexpected == []
+    assert all("lora_" in name for name in match.missing)
+    match = find(adapter, inner)
+    assert match.filled == len(adapter) and match.unexpected == []
+    assert find(inner, adapter).filled == len(adapter)

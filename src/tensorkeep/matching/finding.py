@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tensorkeep.edits.edit import Edit
 from tensorkeep.edits.names import Drop
@@ -12,10 +12,10 @@ from tensorkeep.matching.inducing import induce
 from tensorkeep.matching.moves import Move, template
 from tensorkeep.matching.pairing import Pairs, pair
 from tensorkeep.matching.rules import applied, edit_of
+from tensorkeep.matching.shifts import off_by_one, shifts, shortest
 from tensorkeep.matching.specs import Spec, Specs
 
 _TRIES = 8
-_DIGITS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,16 +83,48 @@ def find(file: Specs, model: Specs, *, rebuilt: Iterable[str] = ()) -> Match:
     (non-persistent buffers): what the file has of them is dropped by rule. Takes time linear in
     the names, but for a bounded number of changes that are tried on all of them.
     """
+    made = frozenset(rebuilt)
+    match = _find(file, model, made)
+    if match.fits:
+        return match
+    tried = [_shifted(rules, file, model, made) for rules in ([], match.rules)[not match.rules :]]
+    shifted = [one for one in tried if one is not None and one.filled > match.filled]
+    return min(shifted, key=lambda one: (-one.filled, len(one.rules)), default=match)
+
+
+def _shifted(
+    before: list[Edit], file: Specs, model: Specs, rebuilt: frozenset[str]
+) -> Match | None:
+    """The match where lists of layers are shifted after the rules `before`; None if none is."""
+    names = applied(before, file)
+    if not isinstance(names, dict):
+        return None
+    found = shifts({new: file[old] for new, old in names.items()}, model)
+    rules = [*before, *(shift.edit for shift in found)]
+    told = applied(rules, file)
+    if not found or not isinstance(told, dict):
+        return None
+    match = _find({new: file[old] for new, old in told.items()}, model, rebuilt)
+    match.names = {name: told[source] for name, source in match.names.items()}
+    match.mismatched = [replace(one, source=told[one.source]) for one in match.mismatched]
+    match.by_shape_only = [(told[name], other) for name, other in match.by_shape_only]
+    match.rules = shortest([*rules, *match.rules], found, file)
+    match.notes += [shift.told for shift in found if shift.alike]
+    return match
+
+
+def _find(file: Specs, model: Specs, rebuilt: frozenset[str]) -> Match:
     pairs = pair(file, model)
     rules, names = _rules(pairs, file)
-    extra = _drops(names, model, frozenset(rebuilt))
+    extra = _drops(names, model, rebuilt)
     if extra:
         rules += extra
         told = applied(rules, file)
         names = told if isinstance(told, dict) else names
     match = compare(names, file, model)
     match.rules = rules
-    match.notes += pairs.notes + _computed(match.unexpected) + _off_by_one(match, names, model)
+    match.notes += pairs.notes + _computed(match.unexpected)
+    match.notes += off_by_one(match.unexpected, match.missing, names, model)
     match.rivals = [
         edit for front in pairs.rivals if (edit := edit_of(Move(front.old, front.new, "lead")))
     ]
@@ -185,37 +217,6 @@ def _firsts(model: Mapping[str, Spec]) -> dict[str, str]:
         name: spec.tied_to if spec.tied_to in model and spec.tied_to is not None else name
         for name, spec in model.items()
     }
-
-
-def _off_by_one(match: Match, names: Iterable[str], model: Iterable[str]) -> list[str]:
-    """Where both sides number as many layers from different numbers: equal names mislead then."""
-    file, wanted = _numbered(names), _numbered(model)
-    left = _numbered(match.unexpected).keys() & _numbered(match.missing).keys()
-    return [
-        f"`{front}` is numbered from {min(file[front])} in the file and from {min(wanted[front])} "
-        "in the model: layers of the same number may be others, so compare outputs, or rename "
-        f"`{front}` with its number shifted"
-        for front in sorted(left)
-        if min(file[front]) != min(wanted[front])
-        and _is_run(file[front])
-        and _is_run(wanted[front])
-        and len(file[front]) == len(wanted[front])
-    ]
-
-
-def _numbered(names: Iterable[str]) -> dict[str, set[int]]:
-    """By what stands before a number, with `{n}` for it, the numbers that stand there."""
-    found: dict[str, set[int]] = {}
-    for name in names:
-        parts = name.split(".")
-        for at, part in enumerate(parts):
-            if part.isascii() and part.isdigit() and len(part) < _DIGITS:
-                found.setdefault(".".join([*parts[:at], "{n}"]), set()).add(int(part))
-    return found
-
-
-def _is_run(numbers: set[int]) -> bool:
-    return len(numbers) > 1 and max(numbers) - min(numbers) + 1 == len(numbers)
 
 
 def _computed(unexpected: Iterable[str]) -> list[str]:

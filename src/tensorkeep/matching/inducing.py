@@ -184,6 +184,8 @@ def _at(now: list[str], goal: list[str], a: int, b: int, c: int, d: int) -> Iter
     # The whole beginning, for what no rule of the middle can say without hitting others.
     if a and b < len(now):
         yield Move(*_open(now[:b], goal[:d]), "lead")
+        # With its numbers, for what was done to some modules of a list only.
+        yield Move(".".join(now[:b]), ".".join(goal[:d]), "lead")
     if a:
         left = _open(now[a - 1 : b], goal[c - 1 : d]) if c else ("", "")
         if c and left[0] != NUMBER:
