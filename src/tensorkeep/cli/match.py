@@ -26,6 +26,7 @@ from tensorkeep.matching.report import MatchReport
 )
 @click.option("--model-args", metavar="JSON", help="Arguments of the factory: an object or a list.")
 @click.option("--write-recipe", "recipe", metavar="FILE", help="Write the rules as a recipe.")
+@click.option("--mend", is_flag=True, help="Write the edits that are hinted at into FILE, too.")
 @click.option("--overwrite", is_flag=True, help="Replace FILE if it exists.")
 def command(
     ckpt: str,
@@ -34,6 +35,7 @@ def command(
     section: str | None,
     model_args: str | None,
     recipe: str | None,
+    mend: bool,
     overwrite: bool,
 ) -> int:
     """Find the smallest list of renames after which CKPT fits AGAINST. No tensor is read.
@@ -50,8 +52,10 @@ def command(
     # What a factory prints must not come between the lines that another program reads.
     with redirect_stdout(sys.stderr):
         report = match(ckpt, against, section=section, model_args=_arguments(model_args))
+    if mend and recipe is None:
+        raise BadArgument("--mend", expected="--write-recipe FILE with it", got="none")
     if recipe is not None:
-        _write(recipe, report, overwrite)
+        _write(recipe, report, mend, overwrite)
     if form == "json":
         show_json(report.to_dict())
     else:
@@ -69,9 +73,12 @@ def _arguments(text: str | None) -> Any:  # noqa: ANN401
         raise BadArgument("--model-args", expected="JSON", got=error) from None
 
 
-def _write(path: str, report: MatchReport, overwrite: bool) -> None:
-    write_recipe(path, report.recipe, overwrite=overwrite)
+def _write(path: str, report: MatchReport, mend: bool, overwrite: bool) -> None:
+    write_recipe(path, report.mended if mend else report.recipe, overwrite=overwrite)
     report.notes.append(f"rules written to {path}")
+    asked = [name for hint in report.hints for name in hint.asks]
+    if mend and asked:
+        report.notes.append(f"edits that need {', '.join(asked)} from you are not in {path}")
 
 
 def _lines(report: MatchReport) -> list[Line]:

@@ -9,7 +9,9 @@ from tensorkeep.checkpoints.checkpoint import Checkpoint
 from tensorkeep.checkpoints.opening import Source, open_checkpoint
 from tensorkeep.errors import Damaged, NothingSelected
 from tensorkeep.facts import Limits
+from tensorkeep.matching.codes import dequantised
 from tensorkeep.matching.finding import Match, find
+from tensorkeep.matching.hints import hints
 from tensorkeep.matching.report import MatchReport
 from tensorkeep.matching.specs import Spec, Wanted, specs_of
 from tensorkeep.stores.opening import path_of
@@ -55,7 +57,9 @@ def match_checkpoint(
     """`source`'s weights against what is `wanted`. Raises `ReadError`, `SelectionError`."""
     with open_checkpoint(source, limits=limits) as ckpt:
         name, specs, notes = chosen(ckpt, section)
-        report = MatchReport(ckpt.path, name, wanted.subject, find_in(specs, wanted))
+        match = find_in(specs, wanted)
+        report = MatchReport(ckpt.path, name, wanted.subject, match)
+        report.hints = hints(match, specs, wanted.tensors)
         report.notes = [*notes, *wanted.notes]
         if ckpt.unread(name):
             count = len(ckpt.unread(name))
@@ -72,7 +76,12 @@ def find_in(specs: dict[str, Spec], wanted: Wanted) -> Match:
             got="none",
             remedy="Name the factory of the whole model.",
         )
-    return find(specs, wanted.tensors, rebuilt=wanted.rebuilt)
+    floats, dequantize, names = dequantised(specs, wanted.tensors)
+    match = find(floats, wanted.tensors, rebuilt=wanted.rebuilt)
+    if dequantize is not None:
+        match.rules.insert(0, dequantize)
+        match.dequantised = names
+    return match
 
 
 def _is_inventory(path: Path) -> bool:

@@ -58,6 +58,10 @@ COMPUTED = {
     "flat_param": "FSDP flattened these parameters into one: save with a full state dict",
     "_flat_param": "FSDP flattened these parameters into one: save with a full state dict",
 }
+ADAPTER_ALONE = (
+    "this is an adapter without the weights that it changes: give it to the edit merge-lora "
+    "(adapter = its path) of the base checkpoint"
+)
 # Last parts that most modules have: they say nothing about which module it is.
 GENERIC = frozenset(
     {"weight", "bias", "running_mean", "running_var", "num_batches_tracked", "gamma", "beta"}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from tensorkeep.edits.edit import Edit
 from tensorkeep.edits.names import Drop
-from tensorkeep.matching.catalogue import COMPUTED, COUNTERS, TOLERATED
+from tensorkeep.matching.catalogue import ADAPTER_ALONE, COMPUTED, COUNTERS, TOLERATED
 from tensorkeep.matching.inducing import induce
 from tensorkeep.matching.moves import Move, template
 from tensorkeep.matching.pairing import Pairs, pair
@@ -38,7 +38,8 @@ class Match:
     the names after the rules, go nowhere. `tied` are not in the file and are the same tensor as
     one that is. `tolerated` are counters that torch itself starts at zero. `by_shape_only` pairs
     (file, model) have no more than equal shapes in common, and no rule rests on them.
-    `rivals` are rule lists that fit equally well; then `rules` holds none of them.
+    `rivals` are rule lists that fit equally well; then `rules` holds none of them. `dequantised`:
+    int8 tensors of the file that fit as floats, after the first of the rules.
     """
 
     rules: list[Edit] = field(default_factory=list)
@@ -51,6 +52,7 @@ class Match:
     tolerated: list[str] = field(default_factory=list)
     cast: list[str] = field(default_factory=list)
     rivals: list[Edit] = field(default_factory=list)
+    dequantised: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     tensors: int = 0
     nbytes: int = 0
@@ -123,7 +125,7 @@ def _find(file: Specs, model: Specs, rebuilt: frozenset[str]) -> Match:
         names = told if isinstance(told, dict) else names
     match = compare(names, file, model)
     match.rules = rules
-    match.notes += pairs.notes + _computed(match.unexpected)
+    match.notes += pairs.notes + _computed(match, file)
     match.notes += off_by_one(match.unexpected, match.missing, names, model)
     match.rivals = [
         edit for front in pairs.rivals if (edit := edit_of(Move(front.old, front.new, "lead")))
@@ -219,7 +221,9 @@ def _firsts(model: Mapping[str, Spec]) -> dict[str, str]:
     }
 
 
-def _computed(unexpected: Iterable[str]) -> list[str]:
+def _computed(match: Match, file: Iterable[str]) -> list[str]:
     """What is left over of layers that compute their weights, and what to do about it."""
-    parts = {part for name in unexpected for part in name.split(".")[-3:]}
+    if not match.names and all(".lora_" in name for name in file):
+        return [ADAPTER_ALONE]
+    parts = {part for name in match.unexpected for part in name.split(".")[-3:]}
     return list(dict.fromkeys(why for part, why in COMPUTED.items() if part in parts))

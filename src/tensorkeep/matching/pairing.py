@@ -13,6 +13,7 @@ from tensorkeep.matching.catalogue import AVERAGED
 from tensorkeep.matching.fronts import Front, fronts
 from tensorkeep.matching.skeletons import skeletons
 from tensorkeep.matching.specs import Specs
+from tensorkeep.matching.wrappers import align
 
 # A file has a handful of parts that are named differently; more rounds only find chance.
 _ROUNDS = 24
@@ -142,6 +143,14 @@ class _Search:
                     pairs[name] = new
                     filled.add(new)
             self._take(pairs, self.bent)
+        if not self.named and not self.bent:
+            self._take(self._under_wrappers(), self.bent)
+
+    def _under_wrappers(self) -> dict[str, str]:
+        """Where not one shape agrees, names that differ in known wrappers: of another width."""
+        ours, theirs = align(list(self.left), list(self.right))
+        other = dict(zip(theirs.names, self.right, strict=True))
+        return {a: other[b] for a, b in zip(self.left, ours.names, strict=True) if b in other}
 
 
 def _rival(one: dict[str, str], two: dict[str, str]) -> bool:

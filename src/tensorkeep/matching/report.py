@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tensorkeep.edits.recipe import Recipe
 from tensorkeep.edits.registry import table_of
 from tensorkeep.edits.shaping import Tie
 from tensorkeep.matching.finding import Match, Mismatch
-from tensorkeep.matching.rules import words
+from tensorkeep.matching.hints import Hint
+from tensorkeep.matching.rules import pattern_of, words
 from tensorkeep.matching.telling import because, groups, remedy, suggestions
 
 _LISTED = 6
@@ -20,7 +21,7 @@ _LISTED = 6
 class MatchReport:
     """`path` of the checkpoint, `section` that was taken ("": the file is flat), `against` what.
 
-    `match` says what fits. Printed, it is a few sentences.
+    `match` says what fits, `hints` what would make more of it fit. Printed, it is a few sentences.
     """
 
     path: str
@@ -28,6 +29,7 @@ class MatchReport:
     against: str
     match: Match
     notes: list[str] = field(default_factory=list)
+    hints: list[Hint] = field(default_factory=list)
 
     @property
     def fits(self) -> bool:
@@ -43,6 +45,14 @@ class MatchReport:
         """
         ties = [Tie(name, to) for name, to in self.match.tied.items()]
         return Recipe((*self.match.rules, *ties), section=self.section or None)
+
+    @property
+    def mended(self) -> Recipe:
+        """`recipe`, and the edits of those hints that ask for nothing: values change with these."""
+        edits = [edit for hint in self.hints if not hint.asks for edit in hint.edits]
+        recipe = self.recipe
+        kept = len(self.match.rules)
+        return replace(recipe, edits=(*recipe.edits[:kept], *edits, *recipe.edits[kept:]))
 
     @property
     def coverage(self) -> dict[str, float]:
@@ -69,6 +79,8 @@ class MatchReport:
         head = f"{match.filled} of {match.tensors} tensors fit"
         if match.rivals and not match.names:
             return f"{head}. {self._rivals()}"
+        if not match.names and self.hints:
+            return f"{head} by their names alone."
         if not match.names:
             return f"{head}: no rule that was tried makes this file fit {self.against}."
         if not match.rules:
@@ -102,12 +114,14 @@ class MatchReport:
                 f"{len(match.by_shape_only)} would fit by shape alone, which proves nothing: "
                 f"{shown}{', ...' if len(match.by_shape_only) > 3 else ''}."
             )
-        known = {name for pair in match.by_shape_only for name in pair}
+        lines += [_hinted(hint) for hint in self.hints[:_LISTED]]
+        mended = {name for hint in self.hints for name in hint.mends}
+        known = mended | {name for pair in match.by_shape_only for name in pair}
         close = {a: b for a, b in suggestions(match).items() if a not in known}
         for name, others in list(close.items())[:_LISTED]:
             lines.append(f"`{name}` is not in the file; near it: {_names(others)}.")
-        lines += [f"`{one.name}`: {what}." for one in match.mismatched if (what := remedy(one))]
-        return lines
+        left = [one for one in match.mismatched if one.name not in mended and remedy(one)]
+        return lines + [f"`{one.name}`: {remedy(one)}." for one in left[:_LISTED]]
 
     def __str__(self) -> str:
         return "\n".join(self.sentences())
@@ -130,7 +144,9 @@ class MatchReport:
             "tied": [{"name": name, "tied_to": to} for name, to in match.tied.items()],
             "tolerated": match.tolerated,
             "cast": match.cast,
+            "dequantised": match.dequantised,
             "by_shape_only": [{"file": a, "model": b} for a, b in match.by_shape_only],
+            "hints": [hint.to_dict() for hint in self.hints],
             "suggestions": [{"name": a, "near": b} for a, b in suggestions(match).items()],
             "notes": [*self.notes, *match.notes],
         }
@@ -145,6 +161,14 @@ def _mismatch(one: Mismatch) -> dict[str, Any]:
         "why": because(one),
         "remedy": remedy(one),
     }
+
+
+def _hinted(hint: Hint) -> str:
+    edits = ", then ".join(f"`{line}`" for line in hint.lines[:_LISTED])
+    builds = list(dict.fromkeys(pattern_of(name)[1:-1] for name in hint.mends))
+    what = f"{_names(builds)} would fit" if builds else "Nothing would be left over of it"
+    told = f"{hint.why}; {hint.caution}" if hint.caution else hint.why
+    return f"{what} after {edits}: {told}."
 
 
 def _names(names: Sequence[str]) -> str:

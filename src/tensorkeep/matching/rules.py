@@ -9,10 +9,11 @@ from tensorkeep.dtypes import BY_NAME
 from tensorkeep.edits.applying import apply
 from tensorkeep.edits.arrays import Filled
 from tensorkeep.edits.edit import Edit
+from tensorkeep.edits.int8 import Dequantize
 from tensorkeep.edits.inventory import Inventory
 from tensorkeep.edits.names import AddPrefix, Drop, Rename, Strip
 from tensorkeep.errors import BadArgument, NameCollision
-from tensorkeep.matching.moves import NUMBER, Move
+from tensorkeep.matching.moves import NUMBER, Move, template
 
 _ANY = BY_NAME["uint8"]
 
@@ -24,18 +25,23 @@ def edit_of(move: Move) -> Edit | None:
             return AddPrefix(f"{move.new}.")
         if not move.new and NUMBER not in move.old and move.at != "leaf":
             return Strip(f"{move.old}.", anywhere=move.at == "anywhere")
-        old, new = _lettered(move.old), _lettered(move.new)
+        old, new = lettered(move.old), lettered(move.new)
         front, back = "^" * (move.at == "lead"), "$" * (move.at == "leaf")
         return Rename(front + old + back, new)
     except BadArgument:
         return None
 
 
-def _lettered(text: str) -> str:
+def lettered(text: str) -> str:
     """`{n}` for the first number, `{m}` for the second: a pattern binds each letter once."""
     first, *rest = text.split(NUMBER)
     letters = iter("nm" + ascii_lowercase.replace("n", "").replace("m", ""))
     return first + "".join(f"{{{next(letters, '')}}}{piece}" for piece in rest)
+
+
+def pattern_of(name: str) -> str:
+    """The pattern of the names that are built as `name` is, its numbers left open."""
+    return f"^{lettered(template(name))}$"
 
 
 def applied(edits: list[Edit], names: Mapping[str, object]) -> dict[str, str] | Edit:
@@ -65,6 +71,8 @@ def words(edit: object) -> str:
         return f"rename {_renamed(edit)}"
     if isinstance(edit, Drop):
         return f"leave out `{_starred(edit.pattern)}`"
+    if isinstance(edit, Dequantize):
+        return f"make {edit.to} of int8 codes and their scales"
     return repr(edit)
 
 

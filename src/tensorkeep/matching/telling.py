@@ -6,14 +6,22 @@ import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
+from tensorkeep.edits.resizing import InflateConv, Resize, ResizePositions
+from tensorkeep.edits.shaping import Reshape, Transpose
 from tensorkeep.matching.finding import Match, Mismatch
+from tensorkeep.matching.reshaping import POSITION, WORDS, edit_for
 
 _HEAD = re.compile(r"(^|[._])(heads?|classifier|fc|logits|score|predictions?|cls)([._]|$)", re.I)
-_POSITION = re.compile(r"pos(ition)?_?emb|position_embeddings|wpe([._]|$)|relative_position", re.I)
-_WORDS = re.compile(r"embed|wte([._]|$)|lm_head|vocab|tok_", re.I)
 # Names looked at for each miss, and misses that are helped: each look costs time.
 _NEAR, _HELPED = 400, 24
 _ALIKE = 0.6
+_REMEDIES: dict[type, str] = {
+    Transpose: "transpose it: a Conv1D of GPT-2 or a file from TensorFlow has it the other way",
+    Reshape: "reshape it: they differ in dimensions of 1 alone",
+    Resize: "resize the vocabulary, or cut the positions",
+    ResizePositions: "resize the position embedding",
+    InflateConv: "inflate or sum the input channels of the first convolution",
+}
 
 
 def because(one: Mismatch) -> str:
@@ -34,26 +42,16 @@ def because(one: Mismatch) -> str:
 
 def remedy(one: Mismatch) -> str:
     """What turns the file's tensor into the model's, where something does; or ""."""
-    file, model = one.file, one.model
-    if len(file) == 2 and file[::-1] == model:
-        return "transpose it: a Conv1D of GPT-2 or a file from TensorFlow has it the other way"
-    if len(file) != len(model):
-        return ""
-    if _POSITION.search(one.name):
-        return "resize the position embedding with an edit"
-    if file[1:] == model[1:] and _WORDS.search(one.name):
-        return "resize the vocabulary with an edit"
-    if len(file) == 4 and file[:1] + file[2:] == model[:1] + model[2:]:
-        return "inflate or sum the input channels of the first convolution with an edit"
-    return ""
+    edit = edit_for(one.name, one.file, one.model, "x")
+    return "" if edit is None else _REMEDIES[type(edit)]
 
 
 def _dimension(one: Mismatch, at: int) -> str:
     a, b = one.file[at], one.model[at]
     rank = len(one.file)
-    if _POSITION.search(one.name) and at == rank - 2:
+    if POSITION.search(one.name) and at == rank - 2:
         words = "positions"
-    elif at == 0 and _WORDS.search(one.name):
+    elif at == 0 and WORDS.search(one.name):
         words = "words"
     elif at == 0 and rank <= 2 and _HEAD.search(one.name):
         words = "classes"
