@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from tensorkeep.edits.applying import apply
 from tensorkeep.edits.arrays import Filled
 from tensorkeep.edits.edit import Edit
 from tensorkeep.edits.inventory import Inventory
+from tensorkeep.edits.lines import to_line
 from tensorkeep.edits.lora import MergeLora
 from tensorkeep.edits.registry import table_of
 from tensorkeep.edits.shaping import Transpose
@@ -30,8 +30,6 @@ from tensorkeep.matching.telling import because
 # Each is tried on all names.
 _TRIED = 24
 _LORA = ".lora_A."
-# What the line of an edit writes without quotes.
-_BARE = re.compile(r"(?!(?:true|false)$)[A-Za-z^{_][^\s'\"\[\],=#`]*")
 _NORMS = (("_g", "_v"), ("parametrizations.{}.original0", "parametrizations.{}.original1"))
 _ANY = BY_NAME["uint8"]
 
@@ -58,7 +56,7 @@ class Hint:
 
     @property
     def lines(self) -> list[str]:
-        """Each edit on a line: its op, then fields and values; what is asked in capitals."""
+        """Each edit as `convert --edit` takes it; what is asked in capitals."""
         return [_line(edit, self.asks) for edit in self.edits]
 
     def to_dict(self) -> dict[str, Any]:
@@ -73,16 +71,10 @@ class Hint:
 
 
 def _line(edit: Edit, asks: Sequence[str]) -> str:
-    table = table_of(edit)
-    asked = {name: name.upper() for name in asks if name in table}
-    fields = (f"{key}={_text(value)}" for key, value in (table | asked).items() if key != "op")
-    return " ".join([edit.op, *fields])
-
-
-def _text(value: object) -> str:
-    if isinstance(value, str) and _BARE.fullmatch(value):
-        return value
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    line = to_line(edit)
+    for name in asks:
+        line = re.sub(rf"(?<= ){name}=\S+", f"{name}={name.upper()}", line)
+    return line
 
 
 def hints(match: Match, file: Specs, model: Specs) -> list[Hint]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from shlex import quote
 from typing import Any
 
 from tensorkeep.edits.recipe import Recipe
@@ -164,11 +165,11 @@ def _mismatch(one: Mismatch) -> dict[str, Any]:
 
 
 def _hinted(hint: Hint) -> str:
-    edits = ", then ".join(f"`{line}`" for line in hint.lines[:_LISTED])
+    edits = " ".join(f"--edit {quote(line)}" for line in hint.lines[:_LISTED])
     builds = list(dict.fromkeys(pattern_of(name)[1:-1] for name in hint.mends))
     what = f"{_names(builds)} would fit" if builds else "Nothing would be left over of it"
     told = f"{hint.why}; {hint.caution}" if hint.caution else hint.why
-    return f"{what} after {edits}: {told}."
+    return f"{what} after `{edits}`: {told}."
 
 
 def _names(names: Sequence[str]) -> str:
