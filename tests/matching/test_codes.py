@@ -16,7 +16,7 @@ from tensorkeep.live.int8 import replace_linear
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from small_nets import rules  # noqa: E402
+from match_nets import rules  # noqa: E402
 
 
 def net(out=64):

@@ -15,7 +15,7 @@ from tensorkeep.matching.specs import Spec
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from small_nets import NET, Net, renamed, rules, specs, under, without  # noqa: E402
+from match_nets import NET, Net, renamed, rules, specs, under, without  # noqa: E402
 
 LEADING = [
     "module", "model", "net", "network", "state_dict", "student", "teacher", "ema", "ema_model",

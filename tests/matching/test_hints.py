@@ -21,7 +21,7 @@ from tensorkeep.matching.specs import Spec, Wanted
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from small_nets import NET, Net, specs, under  # noqa: E402
+from match_nets import NET, Net, specs, under  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
 

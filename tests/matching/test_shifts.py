@@ -15,7 +15,7 @@ from tensorkeep.matching.specs import Spec
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from small_nets import NET, renamed, rules, under  # noqa: E402
+from match_nets import NET, renamed, rules, under  # noqa: E402
 
 INNER = ("q.weight", "k.weight", "fc1.weight", "norm.weight", "norm.bias")
 WIDTHS = (8, 8, 0, 16, 16, 0, 32, 32)

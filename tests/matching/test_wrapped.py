@@ -16,7 +16,7 @@ from tensorkeep.matching.finding import find
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from small_nets import Net, rules, specs  # noqa: E402
+from match_nets import Net, rules, specs  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
 
