@@ -268,7 +268,9 @@ class _Job:
         metadata = planning.lineage(metadata, [self.ckpt], told, digests=verify)
         versions = None
         if kind.holds_versions:
-            versions = planning.versions(self.ckpt, self.section, self.inventory)
+            versions = planning.versions(
+                self.ckpt, planning.state_dict_path(self.section), self.inventory
+            )
         return planning.plan(outputs, metadata, versions)
 
     def report(self, plan: Plan, *, dry_run: bool) -> QuantizeReport:

@@ -30,8 +30,10 @@ def check_size(ckpt: Checkpoint, refs: Iterable[TensorRef], ratio: int, remedy: 
 class Choice:
     """The tensors of a section, less what globs leave out.
 
-    `chosen`: by their names inside `section`. `left_out`: pairs of a name and why. `notes`:
-    sentences for the user. With `drop`, tensors that this version cannot read are left out too.
+    `chosen`: by their names inside `section`; `every`: with those that globs left out.
+    `left_out`: pairs of a name and why. `notes`: sentences for the user. With `drop`, tensors that
+    this version cannot read are left out too; with `values`, nothing is said of values that are no
+    tensors: they are written.
     Raises `SelectionError`, `Unsupported`, `Unwritable`, and `Amplified` when the tensors are
     `limits.max_ratio` times as large as the file: a few bytes, expanded, can be terabytes.
     """
@@ -44,14 +46,18 @@ class Choice:
         skip: Sequence[str] = (),
         *,
         drop: bool = False,
+        values: bool = False,
         limits: Limits | None = None,
     ) -> None:
         self.ckpt = ckpt
+        self.values = values
+        self.globs = (only, skip)
         self.drop = drop
         self.left_out: list[tuple[str, str]] = []
         self.notes: list[str] = []
         self.section = ALL
         self.chosen: dict[str, TensorRef] = {}
+        self.every: dict[str, TensorRef] = {}
         self._choose(section, only, skip, limits)
 
     def _choose(
@@ -66,8 +72,10 @@ class Choice:
         self.section, notes = self.ckpt.choose(section)
         self.notes += [*notes, *wholes.notes(self.ckpt.index, self.section)]
         self.chosen = self.ckpt.select(self.section)
+        self.every = dict(self.chosen)
         self._leave_sections()
-        self._leave_values()
+        if not self.values:
+            self._leave_values()
         self._leave_unread()
         if not self.chosen and wholes.is_empty(self.ckpt.index):
             self.notes.append(wholes.empty(self.ckpt.index))
@@ -118,14 +126,17 @@ class Choice:
             if not any(fnmatchcase(name, pattern) for name in self.chosen):
                 self.notes.append(f"no name matches {pattern!r}")
         for name in list(self.chosen):
-            if only and not any(fnmatchcase(name, pattern) for pattern in only):
-                self._leave(name, "not in --only")
-            elif any(fnmatchcase(name, pattern) for pattern in skip):
-                self._leave(name, "in --skip")
+            why = self.why_not(name)
+            if why:
+                del self.chosen[name]
+                self.left_out.append((name, why))
 
-    def _leave(self, name: str, why: str) -> None:
-        del self.chosen[name]
-        self.left_out.append((name, why))
+    def why_not(self, name: str) -> str:
+        """Why globs leave out what is called `name` inside the section; "" if they do not."""
+        only, skip = self.globs
+        if only and not any(fnmatchcase(name, pattern) for pattern in only):
+            return "not in --only"
+        return "in --skip" if any(fnmatchcase(name, pattern) for pattern in skip) else ""
 
 
 def nothing(subject: str, where: str) -> NothingSelected:

@@ -60,7 +60,7 @@ def build(contents: Contents, limits: Limits, subject: str) -> Index:
     Raises `LimitExceeded` when shared parts write out too large, `Amplified` when that is
     `Limits.max_ratio` times what the bytes of the file spell.
     """
-    walk = _Walk(limits, subject, contents)
+    walk = Walk(limits, subject, contents)
     walk.sweep(contents)
     walk.run(contents.root, contents.lens)
     walk.index.values = walk.finish()
@@ -74,7 +74,7 @@ def _spelled(contents: Contents) -> int:
     return pickled + nested + len(contents.storages) + len(contents.aliases)
 
 
-class _Walk:
+class Walk:
     """One depth-first walk, in the order of the file."""
 
     def __init__(self, limits: Limits, subject: str, contents: Contents) -> None:
@@ -102,6 +102,7 @@ class _Walk:
             all_.notes += [note for note in found.notes if note not in all_.notes]
 
     def run(self, root: object, lens: Lens) -> None:
+        """Walk what lies below `root`. Raises `LimitExceeded`, `Amplified`."""
         # (path, value, lens, the dict that takes what is no tensor, the container left behind)
         stack: list[tuple[Path, object, Lens, dict[object, object], int | None]]
         stack = [((), root, lens, self.top, None)]
@@ -125,7 +126,7 @@ class _Walk:
                 continue
             self.active.add(id(value))
             inside: dict[object, object] = {}
-            self._keep(path, inside, parent, len(children), value)
+            self._keep(path, inside, parent, len(children), value, raw)
             stack.append((path, None, look, parent, id(value)))
             for key, child in reversed(children):
                 stack.append(((*path, key), child, look, inside, None))
@@ -195,7 +196,7 @@ class _Walk:
         parent[path[-1] if path else None] = value
 
     def _keep(
-        self, path: Path, inside: _Values, parent: _Values, count: int, value: object
+        self, path: Path, inside: _Values, parent: _Values, count: int, value: object, raw: object
     ) -> None:
         key = path[-1] if path else None
         parent[key] = inside
@@ -242,10 +243,15 @@ def _identity(seen: _Seen) -> int:
     return id(seen[0])
 
 
-def _key(key: object) -> object:
+def is_key(key: object) -> bool:
+    """Whether `key` stands in paths as it is; another stands there in words."""
     # The decimal digits of a huge integer cost the square of its length; Python refuses them.
     huge = isinstance(key, int) and key.bit_length() > _LONGEST_KEY
-    return key if isinstance(key, _ATOMS) and not huge else describe(key, 80)
+    return isinstance(key, _ATOMS) and not huge
+
+
+def _key(key: object) -> object:
+    return key if type(key) is str or is_key(key) else describe(key, 80)
 
 
 def name_of(path: Path) -> str:

@@ -21,7 +21,10 @@ Versions = Mapping[str, Mapping[str, object]]
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A format that can be written: how, what it cannot hold, and its files' names in a folder."""
+    """A format that can be written: how, what it cannot hold, and its files' names in a folder.
+
+    `holds_values`: whether one file of it holds nested values beside tensors.
+    """
 
     name: str
     layout: Callable[[Request], Layout]
@@ -30,6 +33,7 @@ class Target:
     stem: str
     suffix: str
     holds_versions: bool
+    holds_values: bool
 
     @property
     def single(self) -> str:
@@ -55,6 +59,7 @@ TARGETS: tuple[Target, ...] = (
         "model",
         ".safetensors",
         holds_versions=False,
+        holds_values=False,
     ),
     Target(
         "torch_zip",
@@ -64,6 +69,7 @@ TARGETS: tuple[Target, ...] = (
         "pytorch_model",
         ".bin",
         holds_versions=True,
+        holds_values=True,
     ),
 )
 _ALIASES = {"torch": "torch_zip", "pth": "torch_zip", "pt": "torch_zip", "bin": "torch_zip"}
@@ -87,13 +93,17 @@ def target_for_suffix(name: str) -> Target | None:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What will be written: tensors in order, further names of them, text, versions."""
+    """What will be written: tensors in order, further names of them, text, versions.
+
+    `tree`: the value of the file where it is more than a dict of `names`; see `layout.Named`.
+    """
 
     outputs: Sequence[Output]
     names: Sequence[str]
     aliases: Mapping[str, str]
     metadata: Mapping[str, str]
     versions: Versions | None = None
+    tree: object = None
 
     @property
     def nbytes(self) -> int:
@@ -103,7 +113,8 @@ class Plan:
     def request(self) -> Request:
         """The plan as a layout wants it."""
         entries = [output.entry for output in self.outputs]
-        return Request(entries, self.names, self.aliases, self.metadata, self.versions)
+        rest = (self.aliases, self.metadata, self.versions, self.tree)
+        return Request(entries, self.names, *rest)
 
 
 def write(plan: Plan, layout: Layout, sink: Sink, reporter: Reporter = SILENT) -> None:

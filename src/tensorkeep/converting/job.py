@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tensorkeep.checkpoints.checkpoint import Checkpoint
 from tensorkeep.checkpoints.choosing import Choice, nothing
 from tensorkeep.checkpoints.destination import Destination
+from tensorkeep.checkpoints.sections import ALL
 from tensorkeep.checkpoints.writing import Plan
 from tensorkeep.converting.report import ConvertReport
 from tensorkeep.dtypes import DType
@@ -20,6 +21,7 @@ from tensorkeep.scanning.requiring import check_safe
 
 if TYPE_CHECKING:
     from tensorkeep.edits.casting import Tally
+    from tensorkeep.edits.following import Labels
 
 
 class Job:
@@ -42,6 +44,7 @@ class Job:
         self.effect = ""
         self.cast: list[str] = []
         self.tallies: list[Tally] = []
+        self.labels: Labels = lambda _root: {}
 
     def check_safe(self, require: str | None) -> None:
         """Judge the source. Raises `NotSafe`."""
@@ -56,7 +59,18 @@ class Job:
 
     def select(self, section: str | None, only: Sequence[str], skip: Sequence[str]) -> None:
         """Take a section, less what globs leave out. Raises what `Choice` raises."""
-        choice = Choice(self.ckpt, section, only, skip, drop=self.drop, limits=self.limits)
+        # Nested files are whole: parts of a folder are flat, as their index is.
+        whole = self.target.kind.holds_values and self.target.shard_size is None
+        self.nests = whole and section == ALL
+        choice = self.choice = Choice(
+            self.ckpt,
+            section,
+            only,
+            skip,
+            drop=self.drop,
+            values=self.nests,
+            limits=self.limits,
+        )
         self.section, self.chosen, self.left_out = choice.section, choice.chosen, choice.left_out
         self.notes += choice.notes
 
@@ -66,19 +80,26 @@ class Job:
         self.inventory = Inventory.of(self.ckpt.path, self.chosen)
         self.inventory.opens = self.others.open
         if self.edits:
-            from tensorkeep.edits import applying, following
+            from tensorkeep.edits import applying
 
             before = self.inventory.copy()
             applying.apply(self.inventory, self.edits)
-            following.check(self.ckpt, self.chosen, self.inventory)
             self.notes += self.inventory.notes
+            self._follow()
             self.effect = applying.effect(self.inventory, before)
             if not self.inventory.tensors:
                 raise nothing(self.ckpt.path, "what the edits left")
+        elif len(self.chosen) < len(self.choice.every):
+            self._follow()
         if wanted is not None:
             self.cast = planning.cast_floats(self.inventory, wanted)
         if self.edits or self.cast:
             self.tallies = planning.tallies(self.inventory, refuse=refuse)
+
+    def _follow(self) -> None:
+        from tensorkeep.edits import following
+
+        self.labels = following.follow(self.ckpt, self.choice.every, self.inventory)
 
     def told(self) -> list[str]:
         """What casting lost, in words."""
@@ -98,10 +119,29 @@ class Job:
             sources = [self.ckpt, *self.others.checkpoints]
             told = {"edits": self._tables(), "section": self.section, "dtype": self.wanted}
             metadata = planning.lineage(metadata, sources, told, digests=verify)
+        if self.nests:
+            return planning.plan(found, metadata, None, self._tree(found))
         versions = None
         if kind.holds_versions:
-            versions = planning.versions(self.ckpt, self.section, self.inventory)
+            path = planning.state_dict_path(self.section)
+            versions = planning.versions(self.ckpt, path, self.inventory)
         return planning.plan(found, metadata, versions)
+
+    def _tree(self, names: Iterable[str]) -> object:
+        """The value of the file with tensors `names`: sections, groups, counters as they were."""
+        from tensorkeep.edits.nesting import tree
+
+        made = tree(
+            self.ckpt,
+            self.inventory,
+            names,
+            leaves=self.choice.why_not,
+            labels=self.labels,
+            limits=self.limits,
+        )
+        self.left_out += made.left_out
+        self.notes += made.notes
+        return made.value
 
     def _tables(self) -> list[dict[str, Any]]:
         from tensorkeep.edits.registry import table_of

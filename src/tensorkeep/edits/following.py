@@ -8,30 +8,41 @@ says so.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 
 from tensorkeep.checkpoints import optimizers
 from tensorkeep.checkpoints.checkpoint import Checkpoint
-from tensorkeep.checkpoints.index import Path
+from tensorkeep.checkpoints.index import Path, name_of
 from tensorkeep.checkpoints.tensor import TensorRef
 from tensorkeep.edits.arrays import Cast, Stored
 from tensorkeep.edits.inventory import Inventory
 from tensorkeep.errors import SelectionError
 
+Labels = Callable[[Path], Mapping[str, str]]
 
-def check(ckpt: Checkpoint, chosen: Mapping[str, TensorRef], after: Inventory) -> None:
-    """Raise `SelectionError` if state of an optimizer among `chosen` would no longer fit.
 
-    `after`: what edits of names, shapes and values made of `chosen`. State that is dropped whole,
-    and parameters that are only called otherwise, are fine.
+def follow(ckpt: Checkpoint, chosen: Mapping[str, TensorRef], after: Inventory) -> Labels:
+    """Let state that is kept under names of parameters follow them; check that all state fits.
+
+    `chosen`: the tensors of the section, also those that are left out. `after`: what globs and
+    edits of names, shapes and values made of them. State that is dropped whole, and parameters
+    that are only called otherwise, are fine.
+
+    Returns what tells, for the path of an optimizer, the new names of the parameters that it
+    names. Raises `SelectionError` if state would no longer fit.
     """
     roots = optimizers.roots(ckpt.index)
-    if roots:
-        _Check(ckpt, chosen, after, roots).run()
+    if not roots:
+        return lambda _root: {}
+    following = _Following(ckpt, chosen, after, roots)
+    following.rename()
+    following = _Following(ckpt, chosen, after, roots)
+    following.run()
+    return lambda _root: following.labels
 
 
-class _Check:
+class _Following:
     def __init__(
         self,
         ckpt: Checkpoint,
@@ -60,6 +71,8 @@ class _Check:
         for root, state in self.states.items():
             if any(name in self.became for name in state):
                 parameters = self._parameters(root)
+                if not any(name in self.became for name in self.weights):
+                    parameters = []  # the state alone: nothing here that it could be taken for
                 for name in parameters:
                     self._parameter(root, name)
                 if any(isinstance(inner[1], int) for inner in state.values() if len(inner) > 1):
@@ -112,16 +125,35 @@ class _Check:
         if len(new) > 1 or not self._same(name, new[0]) or not f".{new[0]}".endswith(tuple(tails)):
             raise self._refused(root, f"{name!r} as {new[0]!r}")
 
+    def rename(self) -> None:
+        """Give state under the name of a parameter that was renamed its new name."""
+        new: dict[str, str] = {}
+        for root, state in self.states.items():
+            for name, inner in state.items():
+                label = self.labels.get(str(inner[1])) if len(inner) > 2 else None
+                if label and type(inner[1]) is str and self.became.get(name) == [name]:
+                    new[name] = name_of((*root, inner[0], label, *inner[2:]))
+        self.after.rename(lambda name: new.get(name, name))
+
+    @cached_property
+    def labels(self) -> dict[str, str]:
+        """What a saver that writes names may call a parameter, and what it is to be called now."""
+        found = {}
+        for label, name in self._named.items():
+            now, section = self.became.get(name, []), _section(self.weights[name])
+            if len(now) == 1:
+                inside = label != name and now[0].startswith(section)
+                stays = label != name and now[0].endswith(f".{label}")
+                new = now[0].removeprefix(section) if inside else now[0]
+                found[label] = label if stays else new
+        return found
+
     def _keys(self, inner: Path) -> list[str]:
         """What the state's parameter may be called now: its number, or its name as it became."""
         key = inner[1] if len(inner) > 1 else ""
-        name = self._named.get(key) if isinstance(key, str) else None
-        if name is None:
+        if not isinstance(key, str) or key not in self._named:
             return [str(key)]
-        section = _section(self.weights[name])
-        return [
-            key for now in self.became.get(name, []) for key in (now, now.removeprefix(section))
-        ]
+        return [self.labels[key]] if key in self.labels else []
 
     @cached_property
     def _named(self) -> dict[str, str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tensorkeep import provenance
 from tensorkeep.checkpoints.checkpoint import Checkpoint
+from tensorkeep.checkpoints.index import Path
 from tensorkeep.checkpoints.sections import ALL, FLAT
 from tensorkeep.checkpoints.streaming import Output, Values
 from tensorkeep.checkpoints.tensor import BLOCK
@@ -96,12 +97,20 @@ def _check(name: str, array: Array) -> None:
 
 
 def plan(
-    found: Mapping[str, Output], metadata: Mapping[str, str], versions: Versions | None
+    found: Mapping[str, Output],
+    metadata: Mapping[str, str],
+    versions: Versions | None,
+    tree: object = None,
 ) -> Plan:
-    """The plan that writes `found`, each tied tensor once."""
+    """The plan that writes `found`, each tied tensor once, in `tree` if there is one."""
     aliases = _ties(found)
     unique = [output for name, output in found.items() if name not in aliases]
-    return Plan(unique, list(found), aliases, metadata, versions)
+    return Plan(unique, list(found), aliases, metadata, versions, tree)
+
+
+def state_dict_path(section: str) -> Path:
+    """Where the state dict of `section` lies."""
+    return () if section in (FLAT, ALL) else (section,)
 
 
 def _ties(found: Mapping[str, Output]) -> dict[str, str]:
@@ -163,12 +172,14 @@ def _digest(blob: Blob) -> str:
     return digest.hexdigest()
 
 
-def versions(ckpt: Checkpoint, section: str, inventory: Inventory) -> Versions | None:
-    """The `_metadata` of the chosen state dict, if it is what torch writes there.
+def versions(
+    ckpt: Checkpoint, path: Path, inventory: Inventory, before: str = "", now: str = ""
+) -> Versions | None:
+    """The `_metadata` of the state dict under `path`, if it is what torch writes there.
 
-    Its keys are modules: where an edit renamed a module's tensors, it is the new name.
+    Its keys are modules: where an edit renamed a module's tensors, it is the new name. `before`
+    and `now` are what stands in front of them in the names of the source and of `inventory`.
     """
-    path = () if section in (FLAT, ALL) else (section,)
     found = ckpt.index.attributes.get(path, {}).get("_metadata")
     if not isinstance(found, Items):
         return None
@@ -176,7 +187,11 @@ def versions(ckpt: Checkpoint, section: str, inventory: Inventory) -> Versions |
     if len(plain) != len(found.pairs):
         return None
     moved = _moved(inventory)
-    return {new: value for key, value in plain.items() for new in moved.get(key, [key])}
+    return {
+        new.removeprefix(now): value
+        for key, value in plain.items()
+        for new in moved.get(before + key, [now + key])
+    }
 
 
 def _moved(inventory: Inventory) -> dict[str, list[str]]:

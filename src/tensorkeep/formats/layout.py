@@ -38,12 +38,24 @@ class Layout:
 
 
 @dataclass(frozen=True, slots=True)
+class Named:
+    """In a tree of values the place of the tensor `name`, an entry or an alias.
+
+    Around it stand dicts, lists, tuples, sets, and `Items` of an OrderedDict or a Counter;
+    beside it None, booleans, numbers, texts and bytes. `Items.attributes` are its state.
+    """
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """What goes into one file: entries, further names of the same tensors, text, versions.
 
     `names`: all names in the order of the source. `aliases`: a name to the entry that it is the
     same tensor as. `versions`: the `_metadata` of a module's state dict (per module, what
-    `load_state_dict` asks for), which only torch's format holds.
+    `load_state_dict` asks for), which only torch's format holds. `tree`: the whole value of the
+    file, where it is more than a dict of `names`; also for torch's format alone.
     """
 
     entries: Sequence[Entry]
@@ -51,3 +63,4 @@ class Request:
     aliases: Mapping[str, str]
     metadata: Mapping[str, str]
     versions: Mapping[str, Mapping[str, object]] | None = None
+    tree: object = None
