@@ -12,7 +12,7 @@ from tensorkeep.checkpoints.index import Index, names
 from tensorkeep.checkpoints.sections import ALL, FLAT
 from tensorkeep.checkpoints.tensor import TensorRef
 from tensorkeep.checkpoints.ties import dead_bytes, tie
-from tensorkeep.errors import UnknownTensor
+from tensorkeep.errors import NameCollision, UnknownTensor
 from tensorkeep.facts import SectionInfo
 from tensorkeep.formats.assembled import Compound
 from tensorkeep.formats.contents import Contents, Inert, TensorRecord
@@ -42,22 +42,30 @@ class Checkpoint:
         self.parts = sections.parts_of(index)
         self._blobs = blobs
         self._close = close
+        self._alike = False  # whether names collide
         self.tensors = self._refs()
         # A hundred thousand sections of a tensor each must not be a search through all for each.
         self._ordered = list(self.tensors.values())
 
     def _refs(self) -> dict[str, TensorRef]:
         paths = [path for path, _ in self.index.tensors]
-        owner = {at: name for name, part in self.parts.items() for at in part.tensors}
-        refs = {}
-        # Names that collide must not keep anybody from looking at the rest: `select` refuses them.
-        shown = names(paths, self.path, strict=False)
-        for at, (name, (_, record)) in enumerate(zip(shown, self.index.tensors, strict=True)):
-            refs[name] = TensorRef(name, record, owner[at])
+        records = [record for _, record in self.index.tensors]
+        try:
+            shown = names(paths, self.path)
+        except NameCollision:  # must not keep anybody from looking at the rest: `select` refuses
+            self._alike = True
+            shown = names(paths, self.path, strict=False)
+        owners = [""] * len(paths)
+        for section, part in self.parts.items():
+            for at in part.tensors if section else ():
+                owners[at] = section
+        refs = dict(zip(shown, map(TensorRef, shown, records, owners), strict=True))
+        if len({record.storage.key for record in records}) == len(records):
+            return refs  # nobody shares a storage: nobody is tied
         first = tie(
             [
                 (n, r.storage.key, r.dtype.name, r.shape, r.stride, r.offset)
-                for n, r in zip(shown, [record for _, record in self.index.tensors], strict=True)
+                for n, r in zip(shown, records, strict=True)
             ]
         )
         for name, kept in first.items():
@@ -167,6 +175,8 @@ class Checkpoint:
         Raises `NameCollision` if two would have the same; without `strict` they are quoted.
         """
         chosen = self._within(section)
+        if section in (FLAT, ALL) and len(chosen) == len(self._ordered) and not self._alike:
+            return dict(self.tensors)  # the names inside are the names, and all different
         paths = [sections.inner_path(self.index.tensors[at][0], section) for at in chosen]
         inner = names(paths, self.path, strict=strict)
         return {name: self._ordered[at] for name, at in zip(inner, chosen, strict=True)}

@@ -7,7 +7,9 @@ bounded by `Limits.max_expansion`; sizes of shared parts tell early where it wou
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 from tensorkeep.errors import Amplified, LimitExceeded, NameCollision
 from tensorkeep.facts import Limits
@@ -19,7 +21,7 @@ from tensorkeep.pickles.sharing import MOST, Sizes
 Path = tuple[object, ...]
 _Seen = tuple[object, Lens]
 _LONGEST_KEY = 256
-_UNWEIGHED = 1 << 14  # values that are walked before it is asked how many there are
+_UNWEIGHED = 1 << 17  # values that are walked before it is asked how many there are
 _WEIGHED = 1 << 14  # containers that are asked for theirs where the walk ends anyway, too deep
 _Values = dict[object, object]
 _ATOMS = (str, int, float, bytes, bool, type(None))
@@ -74,8 +76,32 @@ def _spelled(contents: Contents) -> int:
     return pickled + nested + len(contents.storages) + len(contents.aliases)
 
 
+@dataclass(slots=True)
+class _Way:
+    """A container that is being walked: what is left of it, and the dict for what is no tensor.
+
+    `chars`: how long the names in its path are together.
+    """
+
+    path: Path
+    children: Iterator[tuple[object, object]]
+    look: Lens
+    inside: _Values
+    value: object
+    chars: int
+
+
+def _chars(path: Path) -> int:
+    return sum([len(key) for key in path if isinstance(key, str)])
+
+
 class Walk:
-    """One depth-first walk, in the order of the file."""
+    """One depth-first walk, in the order of the file.
+
+    `tells`: whether a subclass wants `_leaf` to be called for each tensor.
+    """
+
+    tells = False
 
     def __init__(self, limits: Limits, subject: str, contents: Contents) -> None:
         self.index = Index()
@@ -103,44 +129,73 @@ class Walk:
 
     def run(self, root: object, lens: Lens) -> None:
         """Walk what lies below `root`. Raises `LimitExceeded`, `Amplified`."""
-        # (path, value, lens, the dict that takes what is no tensor, the container left behind)
-        stack: list[tuple[Path, object, Lens, dict[object, object], int | None]]
-        stack = [((), root, lens, self.top, None)]
-        while stack:
-            path, raw, look, parent, left = stack.pop()
-            if left is not None:
-                self.active.discard(left)
-                continue
-            self._count(path)
-            value = look(raw)
-            if isinstance(value, Graft):
-                look = value.contents.lens
-                self.sweep(value.contents)
-                value = look(value.contents.root)
-            children = self._children(path, value, look)
-            if children is None:
-                self._leaf(path, value, parent)
-                continue
-            if id(value) in self.active:
-                self._leaf(path, Inert("a part that contains itself"), parent)
-                continue
-            self.active.add(id(value))
-            inside: dict[object, object] = {}
-            self._keep(path, inside, parent, len(children), value, raw)
-            stack.append((path, None, look, parent, id(value)))
-            for key, child in reversed(children):
-                stack.append(((*path, key), child, look, inside, None))
-
-    def _count(self, path: Path) -> None:
+        ways: list[_Way] = []
         self.budget -= 1
         if self.budget < 0:
-            self._weigh(path)
-        if len(path) > self.limits.max_depth:
-            if self.rest:
-                self._weigh(path, _WEIGHED)
-            expected = "values that stay within Limits.max_depth when written out"
-            where = name_of(path)[:80]
-            raise LimitExceeded(self.subject, expected=expected, got="more", where=where)
+            self._weigh(())
+        self._meet((), root, lens(root), lens, self.top, ways)
+        while ways:
+            way = ways[-1]
+            if self._follow(way, ways):
+                ways.pop()
+                self.active.discard(id(way.value))
+
+    def _follow(self, way: _Way, ways: list[_Way]) -> bool:
+        """Go on along `way` to its end, or to the first container: then that is the last way.
+
+        Tensors are kept here and without further calls: they are nearly all there is.
+        """
+        path, look, tensors, chars = way.path, way.look, self.index.tensors, way.chars
+        deep, tells = len(path) >= self.limits.max_depth, self.tells
+        for key, raw in way.children:
+            self.budget -= 1
+            if self.budget < 0:
+                self._weigh((*path, key))
+            if deep:
+                self._too_deep((*path, key))
+            value = look(raw)
+            if type(value) is TensorRecord and type(key) is str and not tells:
+                tensors.append(((*path, key), value))
+                # One key of a megabyte above thousands of tensors would be written out for each.
+                self.budget -= (chars + len(key)) >> 4
+                continue
+            self._meet((*path, key), raw, value, look, way.inside, ways)
+            if ways[-1] is not way:
+                return False
+        return True
+
+    def _meet(
+        self,
+        path: Path,
+        raw: object,
+        value: object,
+        look: Lens,
+        parent: _Values,
+        ways: list[_Way],
+    ) -> None:
+        """Keep what is no container, and begin a way into what is."""
+        if isinstance(value, Graft):
+            look = value.contents.lens
+            self.sweep(value.contents)
+            value = look(value.contents.root)
+        children = self._children(path, value, look)
+        if children is None:
+            self._leaf(path, value, parent)
+            return
+        if id(value) in self.active:
+            self._leaf(path, Inert("a part that contains itself"), parent)
+            return
+        self.active.add(id(value))
+        inside: _Values = {}
+        self._keep(path, inside, parent, len(children), value, raw)
+        ways.append(_Way(path, iter(children), look, inside, value, _chars(path)))
+
+    def _too_deep(self, path: Path) -> NoReturn:
+        if self.rest:
+            self._weigh(path, _WEIGHED)
+        expected = "values that stay within Limits.max_depth when written out"
+        where = name_of(path)[:80]
+        raise LimitExceeded(self.subject, expected=expected, got="more", where=where)
 
     def _weigh(self, path: Path, steps: int = MOST) -> None:
         """Grant the rest of the budget, unless the values are more than that in all.
@@ -167,8 +222,6 @@ class Walk:
     def _children(
         self, path: Path, value: object, look: Lens
     ) -> list[tuple[object, object]] | None:
-        if isinstance(value, TensorRecord):  # nearly every value of nearly every checkpoint
-            return None
         if isinstance(value, Items):
             self.index.types[path] = value.type
             if value.attributes:
@@ -189,8 +242,7 @@ class Walk:
     def _leaf(self, path: Path, value: object, parent: dict[object, object]) -> None:
         if isinstance(value, TensorRecord):
             self.index.tensors.append((path, value))
-            # One key of a megabyte above thousands of tensors would be written out for each.
-            self.budget -= sum([len(key) for key in path if isinstance(key, str)]) // 16
+            self.budget -= _chars(path) >> 4
             return
         self.index.leaves.append((path, value))
         parent[path[-1] if path else None] = value
@@ -266,7 +318,7 @@ def names(paths: list[Path], subject: str, *, strict: bool = True) -> list[str]:
     `NameCollision` when that does not tell them apart (the keys 1 and "1", say); without
     `strict` such names are quoted as Python would, for showing.
     """
-    made = [name_of(path) for path in paths]
+    made = [path[0] if len(path) == 1 and type(path[0]) is str else name_of(path) for path in paths]
     if len(set(made)) == len(made):
         return made
     count: dict[str, int] = {}

@@ -54,6 +54,8 @@ def nesting(ckpt: Checkpoint, limits: Limits | None = None) -> Nesting:
 class _Recorder(Walk):
     """The walk of the index, which tells what it meets: so tensors come in the same order."""
 
+    tells = True
+
     def __init__(self, ckpt: Checkpoint, limits: Limits) -> None:
         super().__init__(limits, ckpt.path, ckpt.contents)
         self.found = Nesting()

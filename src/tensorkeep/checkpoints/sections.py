@@ -45,6 +45,8 @@ def parts_of(index: Index) -> dict[str, Part]:
     """Every section by name, in the order of the file. A flat file has the one named FLAT."""
     if index.modules and index.modules[0].path == ():
         return {FLAT: Part(FLAT, list(range(len(index.tensors))))}  # a module is one state dict
+    if index.tensors and not index.leaves and all(len(path) == 1 for path, _ in index.tensors):
+        return {FLAT: Part(FLAT, list(range(len(index.tensors))))}
     parts = _by_key(index)
     if not _is_flat(parts):
         return parts

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from tensorkeep.archives.zip import ZipArchive, ZipMember
 from tensorkeep.dtypes import DType
 from tensorkeep.errors import Damaged, Unsupported
@@ -126,19 +128,20 @@ class Storages:
             label,
             nbytes,
             self.archive.blob,
-            locate=lambda: self._offset(label),
+            # No method of this table: it would be a cycle of all storages, and be freed late.
+            locate=partial(_begin, self.archive, member, label),
             swapped=width if self._swapped else 0,
             device=location,
         )
 
-    def _offset(self, label: str) -> int:
-        member = self.members.get(label)
-        if member is None:
-            raise Damaged(self.archive.blob.name, expected=f"a storage {label}", got="none")
-        return stored_at(self.archive, member)
-
     def _odd(self, kind: str, what: str, persistent: Persistent) -> None:
         self.archive.anomalies.append(Anomaly(kind, what, self._where, persistent.offset))
+
+
+def _begin(archive: ZipArchive, member: ZipMember | None, label: str) -> int:
+    if member is None:
+        raise Damaged(archive.blob.name, expected=f"a storage {label}", got="none")
+    return stored_at(archive, member)
 
 
 def stored_at(archive: ZipArchive, member: ZipMember) -> int:

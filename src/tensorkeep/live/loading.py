@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import torch
 
     from tensorkeep.checkpoints.tensor import TensorRef
+    from tensorkeep.live import reading
     from tensorkeep.live.devices import Device, MapLocation
 
 _log = logging.getLogger("tensorkeep")
@@ -109,8 +110,23 @@ def load(
         )
     to = Destinations(device, device_map=device_map, map_location=map_location)
     how = reading.How(to, wanted_dtype(dtype), mmap, limits or Limits(), reporter)
-    with no_collection(), open_checkpoint(source, limits=limits) as ckpt:
-        warn_unless_safe(ckpt)
+    with no_collection():
+        return _load(source, section, nested, only, skip, how)
+
+
+def _load(
+    source: Source,
+    section: str | None,
+    nested: bool,
+    only: Sequence[str],
+    skip: Sequence[str],
+    how: reading.How,
+) -> object:
+    """A function of its own: the index is gone when the collector goes on, and is not looked at."""
+    from tensorkeep.live import reading
+
+    with open_checkpoint(source, limits=how.limits) as ckpt:
+        warn_unless_safe(ckpt, 4)
         if nested:
             return reading.nested(ckpt, section, how)
         return reading.flat(ckpt, choose(ckpt, section), only, skip, how)
@@ -153,13 +169,16 @@ def require_torch() -> None:
         ) from error
 
 
-def warn_unless_safe(ckpt: Checkpoint) -> None:
-    """Say of a file that is not safe what it is: nothing of it was run, and nothing will be."""
+def warn_unless_safe(ckpt: Checkpoint, level: int = 3) -> None:
+    """Say of a file that is not safe what it is: nothing of it was run, and nothing will be.
+
+    `level`: how many calls up the one stands that is warned, this one included.
+    """
     verdict, findings = judge(ckpt)
     if verdict != "safe":
         why = f": {findings[0].what}" if findings else ""
         text = f"{ckpt.path} is {verdict}{why}; nothing of it was run"
-        warnings.warn(escape(text), NotSafeWarning, stacklevel=3)
+        warnings.warn(escape(text), NotSafeWarning, stacklevel=level)
 
 
 def wanted_dtype(dtype: object) -> torch.dtype | None:

@@ -112,6 +112,25 @@ class Plan:
     loose: list[tuple[int, int]] = field(default_factory=list)
     runs: list[_Run] = field(default_factory=list)
 
+    def put(self, number: int, blob: Blob, offset: int, length: int) -> None:
+        """Give the piece the next place, in the same read as the last one where that can be."""
+        run = self.runs[-1] if self.runs else None
+        gap = offset - run.end if run is not None and run.blob is blob else -1
+        size = self.size
+        at = -(-size // ALIGNMENT) * ALIGNMENT
+        if run is None or not 0 <= gap <= _GAP:
+            self.runs.append(_Run(blob, offset, offset + length, [(at, at + length)]))
+        elif (size + gap) % ALIGNMENT == 0:
+            at = size + gap
+            begin, _ = _last(run.parts)
+            run.parts[-1] = (begin, at + length)
+            run.end = offset + length
+        else:
+            run.parts += [gap, (at, at + length)] if gap else [(at, at + length)]
+            run.end = offset + length
+        self.pieces.append((number, at))
+        self.size = at + length
+
     def spans(self, arena: Room) -> list[Span]:
         """What to read into it."""
         scratch = memoryview(bytearray(_GAP))
@@ -132,7 +151,7 @@ def plan(pieces: Sequence[Piece], largest: int = LARGEST) -> list[Plan]:
     for number, blob, offset in placed:
         length = pieces[number].length
         _room(plans, length, largest)
-        _put(plans[-1], number, blob, offset, length)
+        plans[-1].put(number, blob, offset, length)
     for number in loose:
         _room(plans, pieces[number].length, largest)
         now = plans[-1]
@@ -146,40 +165,27 @@ def plan(pieces: Sequence[Piece], largest: int = LARGEST) -> list[Plan]:
 def _placed(pieces: Sequence[Piece]) -> tuple[list[tuple[int, Blob, int]], list[int]]:
     """Pieces with a place, in the order of their files; the numbers of the others."""
     placed, loose = [], []
-    blobs: dict[int, int] = {}
+    ranks: dict[int, int] = {}
+    blobs: list[Blob] = []
     for number, piece in enumerate(pieces):
         place = piece.place
         if place is None:
             loose.append(number)
-        else:
-            rank = blobs.setdefault(id(place[0]), len(blobs))
-            placed.append((rank, place[1], number, place[0]))
-    placed.sort()  # numbers differ: no blob is ever compared
-    return [(number, blob, offset) for _, offset, number, blob in placed], loose
+            continue
+        blob, offset = place
+        rank = ranks.get(id(blob))
+        if rank is None:
+            rank = ranks[id(blob)] = len(blobs)
+            blobs.append(blob)
+        placed.append((rank, offset, number))
+    placed.sort()
+    return [(number, blobs[rank], offset) for rank, offset, number in placed], loose
 
 
 def _room(plans: list[Plan], length: int, largest: int) -> None:
     """Make the last plan one that has room for another piece."""
     if not plans or plans[-1].size + ALIGNMENT + length > largest:
         plans.append(Plan())
-
-
-def _put(now: Plan, number: int, blob: Blob, offset: int, length: int) -> None:
-    run = now.runs[-1] if now.runs else None
-    gap = offset - run.end if run is not None and run.blob is blob else -1
-    at = _aligned(now.size)
-    if run is None or not 0 <= gap <= _GAP:
-        now.runs.append(_Run(blob, offset, offset + length, [(at, at + length)]))
-    elif (now.size + gap) % ALIGNMENT == 0:
-        at = now.size + gap
-        begin, _ = _last(run.parts)
-        run.parts[-1] = (begin, at + length)
-        run.end = offset + length
-    else:
-        run.parts += [gap, (at, at + length)] if gap else [(at, at + length)]
-        run.end = offset + length
-    now.pieces.append((number, at))
-    now.size = at + length
 
 
 def _last(parts: Sequence[tuple[int, int] | int]) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from tensorkeep.checkpoints.tensor import TensorRef
 from tensorkeep.dtypes import BY_NAME, DType
 from tensorkeep.errors import LimitExceeded, Unsupported
 from tensorkeep.formats.contents import TensorRecord, contiguous_stride
-from tensorkeep.live import staging, storages
+from tensorkeep.live import small, staging, storages
 from tensorkeep.live.devices import HOST, Destinations, alias
 from tensorkeep.live.placing import Piece
 from tensorkeep.progress import SILENT, Reporter
@@ -54,6 +54,9 @@ def load(
     groups = _groups(refs)
     stays = dtype is None and to.is_host
     found: dict[str, torch.Tensor] = {}
+    if stays and not mapped and _share_nothing(refs):
+        found = small.load(refs, reporter)
+        groups = [names for names in groups if names[0] not in found] if found else groups
 
     def put(tensor: torch.Tensor, names: list[str]) -> None:
         ref = refs[names[0]]
@@ -64,15 +67,17 @@ def load(
         for name in names[1:]:
             found[name] = alias(tensor)
 
-    whole = []
+    whole, pieces = [], []
     for names in groups:
-        record = refs[names[0]].record
+        ref = refs[names[0]]
+        record = ref.record
         hidden = not stays and to.all_meta(names, record.storage.device)
-        if not hidden and _has_bytes(record):
+        length = record.nbytes
+        if not hidden and length and record.storage.device != "meta":
             whole.append(names)
+            pieces.append(piece_of(ref, length))
         else:
-            put(_hollow(refs[names[0]], hidden=hidden), names)
-    pieces = [piece_of(refs[names[0]]) for names in whole]
+            put(_hollow(ref, hidden=hidden), names)
     _refuse_repetition(pieces, refs[whole[0][0]].name if whole else "")
     if not stays:
         pieces, whole = _staged(pieces, whole, refs, to, put, reporter)
@@ -114,9 +119,13 @@ def _staged(
 
 def _groups(refs: Mapping[str, TensorRef]) -> list[list[str]]:
     """Names that are one tensor. Nearly every storage has one tensor, which then needs no key."""
+    for ref in refs.values():
+        if ref.record.problem:
+            ref.record.check(ref.name)
+    if _share_nothing(refs):
+        return [[name] for name in refs]
     by_storage: dict[int, list[str]] = {}
     for name, ref in refs.items():
-        ref.record.check(ref.name)
         by_storage.setdefault(id(ref.record.storage), []).append(name)
     groups: list[list[str]] = []
     for names in by_storage.values():
@@ -131,6 +140,10 @@ def _groups(refs: Mapping[str, TensorRef]) -> list[list[str]]:
     return groups
 
 
+def _share_nothing(refs: Mapping[str, TensorRef]) -> bool:
+    return len({id(ref.record.storage) for ref in refs.values()}) == len(refs)
+
+
 def tie_key(record: TensorRecord) -> Hashable:
     """The same for records that are the very same tensor."""
     stride = tuple(
@@ -138,10 +151,6 @@ def tie_key(record: TensorRecord) -> Hashable:
     )
     place = (id(record.storage), record.dtype.name, record.shape, stride, record.offset)
     return (*place, record.conj, record.neg)
-
-
-def _has_bytes(record: TensorRecord) -> bool:
-    return record.nbytes > 0 and record.storage.device != "meta"
 
 
 def _hollow(ref: TensorRef, *, hidden: bool) -> torch.Tensor:
@@ -167,12 +176,12 @@ def check_size(record: TensorRecord, name: str) -> None:
         ) from error
 
 
-def piece_of(ref: TensorRef) -> Piece:
-    """The bytes of a contiguous copy of the tensor."""
+def piece_of(ref: TensorRef, length: int) -> Piece:
+    """The bytes of a contiguous copy of the tensor, `length` of them."""
     record = ref.record
-    size, length = record.dtype.itemsize, record.nbytes
+    size = record.dtype.itemsize
     if ref.direct:
-        return Piece(record.storage, record.offset * size, length, min(size, 8))
+        return Piece(record.storage, record.offset * size, length, size if size < 8 else 8)
     return Piece(record.storage, 0, length, gather=lambda buffer: _gather(ref, buffer))
 
 
@@ -202,13 +211,14 @@ def _tensor(ref: TensorRef, memory: object, offset: int) -> torch.Tensor:
     """The contiguous tensor whose bytes begin at `offset` of `memory`, which it keeps alive."""
     record = ref.record
     shape = record.shape
-    kind = _DTYPES.get(record.dtype.name) or torch_dtype(record.dtype, ref.name)
-    if record.dtype.kind == "quantized":
+    dtype = record.dtype
+    kind = _DTYPES.get(dtype.name) or torch_dtype(dtype, ref.name)
+    if dtype.kind == "quantized":
         storage = storages.view(memory, offset, record.nbytes)
-        return as_tensor(storage, record.dtype, shape, contiguous_stride(shape), name=ref.name)
+        return as_tensor(storage, dtype, shape, contiguous_stride(shape), name=ref.name)
     made = torch.frombuffer(memory, dtype=kind, count=prod(shape), offset=offset)
     # In place: `view` would give a tensor that is a view of another one.
-    return made if len(shape) == 1 else made.as_strided_(shape, contiguous_stride(shape))
+    return made if len(shape) == 1 else made.resize_(shape)
 
 
 def as_tensor(
