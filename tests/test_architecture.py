@@ -19,6 +19,7 @@ WITH_TORCH = {"live", "training", "shipping", "registries"}
 PUBLIC = {
     "__version__",
     "Checkpoint",
+    *("KeepBest", "KeepEvery", "KeepLast", "KeepWithin", "Run"),
     "Limits",
     "TensorRef",
     "TensorkeepError",

@@ -17,6 +17,7 @@ from tensorkeep.facts import Limits
 
 if TYPE_CHECKING:
     from tensorkeep.checkpoints.checkpoint import Checkpoint
+    from tensorkeep.checkpoints.keeping import KeepBest, KeepEvery, KeepLast, KeepWithin
     from tensorkeep.checkpoints.opening import open_checkpoint as open
     from tensorkeep.checkpoints.tensor import TensorRef
     from tensorkeep.converting import convert
@@ -30,12 +31,18 @@ if TYPE_CHECKING:
     from tensorkeep.quantizing import quantize
     from tensorkeep.scanning.targets import scan
     from tensorkeep.scanning.weights_only import safe_globals
+    from tensorkeep.training.run import Run
     from tensorkeep.verifying import verify
 
 __version__ = "0.1.0"
 __all__ = [
     "Checkpoint",
+    "KeepBest",
+    "KeepEvery",
+    "KeepLast",
+    "KeepWithin",
     "Limits",
+    "Run",
     "TensorRef",
     "TensorkeepError",
     "__version__",
@@ -57,6 +64,11 @@ __all__ = [
 
 _LAZY = {
     "Checkpoint": ("tensorkeep.checkpoints.checkpoint", "Checkpoint"),
+    "KeepBest": ("tensorkeep.checkpoints.keeping", "KeepBest"),
+    "KeepEvery": ("tensorkeep.checkpoints.keeping", "KeepEvery"),
+    "KeepLast": ("tensorkeep.checkpoints.keeping", "KeepLast"),
+    "KeepWithin": ("tensorkeep.checkpoints.keeping", "KeepWithin"),
+    "Run": ("tensorkeep.training.run", "Run"),
     "TensorRef": ("tensorkeep.checkpoints.tensor", "TensorRef"),
     "convert": ("tensorkeep.converting", "convert"),
     "diff": ("tensorkeep.diffing", "diff"),

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tensorkeep import formats
+from tensorkeep.checkpoints import run_contents
 from tensorkeep.checkpoints.kept import KeptFolder
 from tensorkeep.errors import BadArgument, NotACheckpoint, NotFound, ReadError, StoreError
 from tensorkeep.facts import Limits
@@ -60,6 +61,8 @@ def find(folder: KeptFolder, wanted: str | None, limits: Limits) -> Contents:
         if wanted not in names:
             raise NotFound(f"{folder.name}/{wanted}", got="no such file")
         return sharded.read_index(folder.plain, wanted, read_part, limits)
+    if run_contents.is_step(names):
+        return _run(folder, read_part)
     weights = _weights(folder.plain, names, read_part, limits)
     return _trainer(folder.plain, names, weights, read_part, limits)
 
@@ -163,6 +166,15 @@ def _state(folder: Folder, limits: Limits) -> object:
     finally:
         blob.close()
     return {k: v for k, v in state.items() if k != "log_history"} if isinstance(state, dict) else {}
+
+
+def _run(folder: KeptFolder, read_part: ReadPart) -> Contents:
+    root, parts = run_contents.read(folder.plain, read_part)
+    first = next(iter(parts.values()))
+    made = _combine(first, root, parts)
+    made.verify = lambda: run_contents.digests(parts, folder.path)
+    made.digests = True
+    return made
 
 
 def _combine(weights: Contents, root: dict[str, object], parts: dict[str, Contents]) -> Contents:

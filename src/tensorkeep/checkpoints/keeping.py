@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Self
 
 from tensorkeep.errors import BadArgument
@@ -207,3 +207,15 @@ def policy_from(content: Mapping[str, Any], subject: str) -> Policy:
 def best_of(policy: Policy) -> KeepBest | None:
     """The first part that says which checkpoint is best."""
     return next((part for part in _parts(policy) if isinstance(part, KeepBest)), None)
+
+
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def moment(text: str) -> datetime:
+    """When a manifest says that it was made; 1970 if that cannot be read."""
+    try:
+        made = datetime.fromisoformat(text)
+    except ValueError:
+        return _LONG_AGO
+    return made if made.tzinfo else made.replace(tzinfo=UTC)

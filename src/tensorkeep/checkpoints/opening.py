@@ -27,6 +27,10 @@ def open_checkpoint(source: Source, *, limits: Limits | None = None) -> Checkpoi
     """
     limits = limits or Limits()
     path = path_of(source)
+    if path is not None and (path.is_dir() or "@" in path.name):
+        from tensorkeep.checkpoints.run_contents import chosen  # most files are of no run
+
+        source = path = chosen(path)
     if path is not None and _is_sharded(path):
         return _open_directory(path, limits)
     blob = open_blob(source)

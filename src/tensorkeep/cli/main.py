@@ -26,6 +26,7 @@ VERBS = {
     "quantize": "tensorkeep.cli.quantize",
     "match": "tensorkeep.cli.match",
     "verify": "tensorkeep.cli.verify",
+    "runs": "tensorkeep.cli.runs",
     "guard": "tensorkeep.cli.guard",
 }
 

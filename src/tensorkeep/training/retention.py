@@ -8,15 +8,13 @@ so that damage makes more stay, never less. Damaged checkpoints are left where t
 from __future__ import annotations
 
 import warnings
-from datetime import UTC, datetime
 
 from tensorkeep.checkpoints.keeping import Entry, Policy
 from tensorkeep.checkpoints.manifest import Manifest
+from tensorkeep.checkpoints.run_contents import entry_of
 from tensorkeep.checkpoints.runs import RunFolder, Saved
 from tensorkeep.errors import StoreError, TensorkeepError, TensorkeepWarning
 from tensorkeep.stores import commit
-
-_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Retention:
@@ -59,10 +57,9 @@ class Retention:
         found = []
         for saved in self._folder.saved():
             try:
-                made = saved.manifest
+                found.append((entry_of(saved), saved))
             except TensorkeepError:
                 continue  # damaged: it neither counts nor goes
-            found.append((Entry(made.step, _time(made.created), made.metrics), saved))
         return found
 
     def whole(self, saved: Saved) -> bool:
@@ -71,11 +68,3 @@ class Retention:
         if key not in self._whole:
             self._whole[key] = next(saved.damage(), None) is None
         return self._whole[key]
-
-
-def _time(text: str) -> datetime:
-    try:
-        made = datetime.fromisoformat(text)
-    except ValueError:
-        return _LONG_AGO
-    return made if made.tzinfo else made.replace(tzinfo=UTC)
