@@ -164,7 +164,7 @@ def run_failing(block: Block, ends: Block, page: Path, namespace: dict[str, obje
 def test_blocks_of_the_page_run(page: Path, workplace: Path) -> None:
     namespace: dict[str, object] = {"__name__": "__main__"}
     todo = list(blocks(page))
-    for block, following in zip(todo, [*todo[1:], Block("", "", 0)], strict=True):
+    for block, following in zip(todo, [*todo[1:], Block("", "", 0)][: len(todo)], strict=True):
         place = f"{page.name}:{block.line}"
         assert block.language in RUN | SHOWN, f"{place}: nobody checks ```{block.language}"
         if block.language == "console":

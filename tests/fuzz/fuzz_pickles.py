@@ -33,6 +33,10 @@ canonical = samples.module("pickles/conftest").canonical
 _pieces = samples.module("pickles/test_differential")
 
 
+# CPython hashes a key of pairs of pairs by visiting each of its 2**n places; the machine does not.
+_DOUBLING = b"2\x86" * 18
+
+
 def seeds() -> list[bytes]:
     return [*samples.pickles_inside(), *samples.programs(400)]
 
@@ -76,6 +80,7 @@ def _compare(data: bytes, program: pickles.Program, encoding: str) -> None:
     done to it. `pickle.loads` itself sees only what the machine proved to be plain data.
     """
     costly = any(anomaly.kind == "memo-index" for anomaly in program.anomalies)
+    costly = costly or _DOUBLING in data
     if isinstance(program.error, LimitExceeded) or costly:
         return
     oracle.same(data, encoding=encoding)

@@ -174,3 +174,12 @@ def test_every_call_of_an_honest_pickle_is_accounted_for():
 def test_a_name_that_is_no_name_is_quoted():
     data = b"\x80\x02ccollections\nOrderedDict  # as usual\n0N."
     assert text(data)[0] == "from collections import 'OrderedDict  # as usual'"
+
+
+def test_a_set_is_written_in_an_order_of_its_own():
+    words = {f"{number:03d} {'w' * 40}" for number in range(9)}
+    lines = text(pickle.dumps(words, 4))
+    shown = [line.strip(" ,") for line in lines if "www" in line]
+    assert len(shown) > 2
+    assert shown == sorted(shown)
+    assert any("150 items" in line for line in text(pickle.dumps(set(map(str, range(150))), 4)))

@@ -14,7 +14,7 @@ from itertools import islice
 
 from tensorkeep.errors import escape
 from tensorkeep.pickles._uses import CONTAINERS, Uses
-from tensorkeep.pickles.describe import BRACKETS, write
+from tensorkeep.pickles.describe import BRACKETS, in_order, write
 from tensorkeep.pickles.values import Call, Effect, Global, Node, Persistent
 
 _WIDTH = 100
@@ -154,10 +154,13 @@ class Drawer:
             return "persistent(", iter((("", value.pid),)), ")"
         if type(value) is dict and value:
             return "{", ((f"{self._key(k)}: ", v) for k, v in value.items()), "}"
-        if type(value) in BRACKETS and value:
-            opening, closing = BRACKETS[type(value)]
-            return opening, (("", item) for item in value), closing  # type: ignore[attr-defined]
-        return None
+        if type(value) not in BRACKETS or not value:
+            return None
+        items = in_order(value) if isinstance(value, set | frozenset) else value
+        if items is None:
+            return None
+        opening, closing = BRACKETS[type(value)]
+        return opening, (("", item) for item in items), closing  # type: ignore[attr-defined]
 
     def _text(self, value: object) -> str:
         return self._names.get(id(value)) or write(value, _KEY, self._name_of)[0]

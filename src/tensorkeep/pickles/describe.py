@@ -165,10 +165,15 @@ def _container(value: object) -> Iterator[object]:
 
 def _members(items: set[object] | frozenset[object]) -> Iterator[object]:
     """Sorted: the order of a set is another one in every process, and a report must not be."""
-    if len(items) > _MOST_SORTED:
+    if (members := in_order(items)) is None:
         yield _Text(f"<{len(items):,} items>")
     else:
-        yield from _listed(sorted(items, key=_order))
+        yield from _listed(members)
+
+
+def in_order(items: set[object] | frozenset[object]) -> list[object] | None:
+    """The members of a set in an order of their own; None if there are too many to sort."""
+    return None if len(items) > _MOST_SORTED else sorted(items, key=_order)
 
 
 def _order(item: object, depth: int = 2) -> tuple[object, ...]:
