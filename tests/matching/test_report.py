@@ -34,6 +34,11 @@ def values(): return nn.Linear(*[int(v.item()) for v in torch.tensor([8, 8])])
 def raises(): raise OSError("no such weights")
 def needs(classes, depth): return Net(classes)
 def on_gpu(): return Net().to("cuda")
+def no_driver():
+    raise RuntimeError("Found no NVIDIA driver on your system. Please check that you have one.")
+class Silent(nn.Linear):
+    def __init__(self): super().__init__(2, 2)
+    def state_dict(self, **_): raise RuntimeError("no process group\\nmore")
 def number(): return 3
 def lazy(): return nn.LazyLinear(3)
 def empty(): return nn.ReLU()
@@ -113,6 +118,10 @@ def test_a_damaged_inventory(zoo, text):
         ("zoo:raises", "got OSError: no such weights"),
         ("zoo:needs", "--model-args"),
         ("zoo:on_gpu", "no device is needed"),
+        ("zoo:no_driver", "NVIDIA driver on your system. Let it build on the default device"),
+        ("zoo:Silent", "expected a module that gives its state_dict, got RuntimeError: no process"),
+        ("../zoo:Net", "expected an existing path, a URL, or package.module:factory"),
+        ("C:\\zoo.pth", "expected an existing path, a URL, or package.module:factory"),
         ("zoo:number", "expected a torch.nn.Module, got int"),
         ("zoo:lazy", "lazy parameter"),
         ("zoo:nothing", "has no attribute 'nothing'"),
@@ -126,6 +135,11 @@ def test_factories_that_give_no_module(zoo, factory, said):
     with pytest.raises(BadArgument) as caught:
         tk.match("wrapped.pth", factory)
     assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_class_is_no_module(zoo):
+    with pytest.raises(BadArgument, match="a type: expected a path"):
+        tk.match("wrapped.pth", zoo)
 
 
 def test_a_factory_that_looks_at_values_is_built(zoo):

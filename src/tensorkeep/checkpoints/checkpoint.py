@@ -10,9 +10,9 @@ from types import TracebackType
 from tensorkeep.checkpoints import kinds, sections
 from tensorkeep.checkpoints.index import Index, names
 from tensorkeep.checkpoints.sections import ALL, FLAT
-from tensorkeep.checkpoints.tensor import TensorRef
+from tensorkeep.checkpoints.tensor import TensorRef, tensor_of
 from tensorkeep.checkpoints.ties import dead_bytes, tie
-from tensorkeep.errors import NameCollision, UnknownTensor
+from tensorkeep.errors import NameCollision
 from tensorkeep.facts import SectionInfo
 from tensorkeep.formats.assembled import Compound
 from tensorkeep.formats.contents import Contents, Inert, TensorRecord
@@ -199,12 +199,7 @@ class Checkpoint:
         return found
 
     def __getitem__(self, name: str) -> TensorRef:
-        try:
-            return self.tensors[name]
-        except KeyError:
-            raise UnknownTensor(
-                self.path, expected="the name of a tensor", got=repr(name)
-            ) from None
+        return tensor_of(self.tensors, name, self.path)
 
     def __contains__(self, name: object) -> bool:
         return name in self.tensors

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from tensorkeep.errors import MissingExtra, Unsupported
+from tensorkeep.errors import MissingExtra, UnknownTensor, Unsupported
 from tensorkeep.facts import TensorInfo
 from tensorkeep.formats.contents import TensorRecord, contiguous_stride
 
@@ -16,9 +16,24 @@ if TYPE_CHECKING:
 
 BLOCK = 1 << 20
 
+_Any = TypeVar("_Any")
+
 
 # What turns a `TensorRef` into torch's own: a room above puts itself here.
 TO_TORCH: list[Callable[[TensorRef], Any]] = []
+
+
+def tensor_of(tensors: Mapping[str, _Any], name: str, subject: str) -> _Any:
+    """The tensor `name` of those that `subject` has. Raises `UnknownTensor`, a `KeyError`."""
+    try:
+        return tensors[name]
+    except KeyError:
+        raise UnknownTensor(
+            subject,
+            expected="the name of a tensor",
+            got=repr(name),
+            remedy="List the names with: tensorkeep inspect --tensors.",
+        ) from None
 
 
 class TensorRef:

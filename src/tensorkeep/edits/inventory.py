@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from tensorkeep.checkpoints.tensor import TensorRef
+from tensorkeep.checkpoints.tensor import TensorRef, tensor_of
 from tensorkeep.edits.arrays import Array, Stored
-from tensorkeep.errors import BadArgument, NameCollision, UnknownTensor
+from tensorkeep.errors import BadArgument, NameCollision
 
 
 @dataclass(slots=True)
@@ -35,15 +35,7 @@ class Inventory:
         )
 
     def __getitem__(self, name: str) -> Array:
-        try:
-            return self.tensors[name]
-        except KeyError:
-            raise UnknownTensor(
-                self.subject,
-                expected="the name of a tensor",
-                got=repr(name),
-                remedy="List the names with: tensorkeep inspect --tensors.",
-            ) from None
+        return tensor_of(self.tensors, name, self.subject)
 
     def __contains__(self, name: object) -> bool:
         return name in self.tensors

@@ -60,7 +60,8 @@ def _wanted(
 
 def _is_module(against: Source | torch.nn.Module) -> bool:
     """Told by what it can do: most of what is asked for needs no torch to be imported."""
-    return hasattr(against, "state_dict") and hasattr(against, "named_modules")
+    made = not isinstance(against, type)
+    return made and hasattr(against, "state_dict") and hasattr(against, "named_modules")
 
 
 def _is_factory(text: str) -> bool:

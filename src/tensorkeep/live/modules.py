@@ -7,6 +7,7 @@ values) is built as it would be anywhere.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,13 +22,16 @@ from tensorkeep.matching.specs import Spec, Wanted
 if TYPE_CHECKING:
     import torch
 
+# What torch says where a device is not there, on builds with CUDA, without, and for others.
+_DEVICE = re.compile(r"cuda|gpu|nvidia|hip\b|xpu|\bmps\b", re.I)
 Arguments = Mapping[str, Any] | Sequence[Any] | None
 
 
 def inventory(module: torch.nn.Module, subject: str = "the model") -> Wanted:
     """The tensors of `module.state_dict()`, ties told by identity; no value is looked at.
 
-    Raises `BadArgument` for a module with lazy parameters, which have no shape yet.
+    Raises `BadArgument` for a module with lazy parameters, which have no shape yet, and for one
+    that does not give its state.
     """
     import torch
     from torch.nn.parameter import is_lazy
@@ -35,7 +39,7 @@ def inventory(module: torch.nn.Module, subject: str = "the model") -> Wanted:
     tensors: dict[str, Spec] = {}
     firsts: dict[int, str] = {}
     notes = []
-    for name, value in module.state_dict(keep_vars=True).items():
+    for name, value in _state(module, subject).items():
         if not isinstance(value, torch.Tensor):
             notes.append(f"{name!r} of the model is no tensor: it was left out")
             continue
@@ -50,6 +54,19 @@ def inventory(module: torch.nn.Module, subject: str = "the model") -> Wanted:
         dtype = str(value.dtype).removeprefix("torch.")
         tensors[name] = Spec(dtype, tuple(value.shape), None if first == name else first)
     return Wanted(subject, tensors, frozenset(rebuilt(module)), notes)
+
+
+def _state(module: torch.nn.Module, subject: str) -> Mapping[str, object]:
+    """Its state dict; hooks and methods of others may fail in it."""
+    try:
+        return module.state_dict(keep_vars=True)
+    except Exception as error:
+        raise BadArgument(
+            subject,
+            expected="a module that gives its state_dict",
+            got=_told(error),
+            remedy="Call state_dict() yourself to see where it fails.",
+        ) from error
 
 
 def rebuilt(module: torch.nn.Module) -> Iterator[str]:
@@ -117,7 +134,7 @@ def _built_really(
         remedy = "Call it yourself to see where it fails."
         if isinstance(error, TypeError) and "argument" in str(error):
             remedy = "Give its arguments with --model-args '{\"name\": value}' (model_args=...)."
-        elif "cuda" in str(error).lower() or "gpu" in str(error).lower():
+        elif _DEVICE.search(str(error)):
             remedy = "Let it build on the default device; no device is needed to match names."
         raise BadArgument(
             factory, expected="a factory that makes a module", got=_told(error), remedy=remedy
@@ -137,7 +154,7 @@ def _split(arguments: Arguments) -> tuple[Sequence[Any], Mapping[str, Any]]:
 def _imported(factory: str) -> Any:  # noqa: ANN401
     """What `package.module:name` names; `name` may have dots in it."""
     module, colon, name = factory.partition(":")
-    if not (colon and module and name):
+    if not (colon and all(part.isidentifier() for part in (*module.split("."), *name.split(".")))):
         raise BadArgument(
             factory,
             expected="an existing path, a URL, or package.module:factory",
@@ -172,7 +189,8 @@ def _current_folder() -> Iterator[None]:
 
 
 def _told(error: BaseException) -> str:
-    text = str(error).partition("\n")[0].rstrip(".")
+    # Its first sentence: the rest is advice on drivers, or a stack.
+    text = str(error).partition("\n")[0].partition(". ")[0].rstrip(".")
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
