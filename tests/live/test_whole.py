@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import os
 import pickle
+import struct
 import subprocess
 import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -190,6 +192,23 @@ def test_nobody_is_told_to_trust_what_does_harm(net, tmp_path, function) -> None
     with pytest.raises(AttributeError) as unknown:
         held.extra.field  # noqa: B018
     assert "trust=" not in str(unknown.value)
+
+
+def test_a_name_of_a_million_parts_takes_no_time(net, tmp_path) -> None:
+    name = b".".join([b"a"] * (1 << 20))
+    data = b"\x80\4\x8c\5other\x8d" + struct.pack("<Q", len(name)) + name + b"\x93)R."
+    (tmp_path / "x.pkl").write_bytes(data)
+    started = time.process_time()
+    with tk.guard(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        held = torch.load(tmp_path / "x.pkl", weights_only=False)
+    with pytest.raises(AttributeError) as unknown:
+        held.field  # noqa: B018
+    assert "trust=" not in str(unknown.value)
+    with pytest.raises(errors.Untrusted) as untrusted:
+        tk.load_model(tmp_path / "x.pkl")
+    assert "trust=" not in str(untrusted.value)
+    assert time.process_time() - started < 20
 
 
 def test_what_a_dangerous_file_does_beside_the_model_is_not_done_and_said(net, tmp_path) -> None:

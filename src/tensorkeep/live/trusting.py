@@ -26,6 +26,8 @@ _MAKERS = ("copyreg._reconstructor", "copyreg.__newobj__", "copyreg.__newobj_ex_
 # Values that are their arguments: nothing else in the process knows of them.
 _VALUES = frozenset({"datetime", "decimal", "fractions", "uuid", "pathlib", "pathlib._local"})
 _DEEPEST_NAME = 16
+# Longer names are no trust: a file may hold one of a million parts, and each cut of it is tried.
+_MOST_PARTS = 32
 _HOOKED = "pickle/kept-hook"
 # What the scan says of honest objects of an unknown class: how a class inside a class is written,
 # and what such objects keep.
@@ -210,8 +212,10 @@ def _checked(name: object) -> str:
         name = f"{name.__module__}.{name.__qualname__}"
     if not isinstance(name, str) or not all(part.isidentifier() for part in name.split(".")):
         raise BadArgument("trust", expected='names such as "package.module.Class"', got=repr(name))
-    if "." not in name:
-        raise BadArgument("trust", expected="a name with its module in front", got=repr(name))
+    if not 0 < name.count(".") < _MOST_PARTS:
+        raise BadArgument(
+            "trust", expected="a name with its module in front, of up to 32 parts", got=repr(name)
+        )
     does = harm(name)
     if does:
         raise BadArgument("trust", expected="names of classes", got=f"{name!r}, which {does}")
@@ -220,7 +224,7 @@ def _checked(name: object) -> str:
 
 def harm(name: str) -> str:
     """What a call of it is known to do, wherever in `name` its module ends; or ""."""
-    parts = name.split(".")
+    parts = name.split(".", _MOST_PARTS)[:_MOST_PARTS]
     ways = (danger(".".join(parts[:at]), ".".join(parts[at:])) for at in range(1, len(parts)))
     return next(filter(None, ways), "")
 
