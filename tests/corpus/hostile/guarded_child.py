@@ -1,6 +1,7 @@
 """Loads every file it is told of under a guard, and writes down what the process did meanwhile.
 
-Run as a process of its own: an audit hook cannot be taken out again. argv: honest file, files.
+Run as a process of its own: an audit hook cannot be taken out again. argv: honest file, files,
+--once, files that are read by one call only.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def files(target):
     return [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
 
 
-def main(honest, targets):
+def main(honest, targets, once):
     import numpy  # noqa: F401
     import torch
     import torch.distributed.checkpoint
@@ -52,11 +53,11 @@ def main(honest, targets):
     with tk.guard() as guarded:
         for call in calls.values():
             attempt(call, honest)  # what is imported when it is needed first
-        for path in [path for target in targets for path in files(target)]:
+        for path in [path for target in [*targets, *once] for path in files(target)]:
             watch.start(str(path))
             # The others read zips; what costs time costs it once.
             zipped = path.read_bytes()[:2] == b"PK" and path.stat().st_size < 100_000
-            named = calls if zipped else ["load"]
+            named = calls if zipped and str(path) not in once else ["load"]
             results = {name: attempt(calls[name], path) for name in named}
             watch.stop()
             report[str(path)] = {
@@ -71,4 +72,5 @@ def main(honest, targets):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2:])
+    at = sys.argv.index("--once")
+    main(sys.argv[1], sys.argv[2:at], sys.argv[at + 1 :])
