@@ -24,6 +24,7 @@ from tensorkeep.errors import (
     BadArgument,
     NameCollision,
     NothingSelected,
+    NotSafe,
     SelectionError,
     StoreError,
     Unwritable,
@@ -434,3 +435,37 @@ class TestOtherCheckpoints:
         tk.convert(run, tmp_path / "o.pth", section="all", edits=[CastTo("model", "float16")])
         with pytest.raises(SelectionError, match="changed"):
             tk.convert(run, tmp_path / "p.pth", section="all", edits=[Scale("model.0", 2.0)])
+
+    def test_what_is_computed_is_counted_where_it_overflows(self, tmp_path):
+        half, big = torch.float16, torch.tensor([6e4, 1.0, 6e-8], dtype=torch.float16)
+        torch.save({"w": big, "n": torch.ones(2)}, tmp_path / "a.pth")
+        sources = {"scale pattern=w factor=2": (1, 0), "scale pattern=w factor=0.25": (0, 1)}
+        sources["average others=a.pth weights=1,0.5"] = (1, 0)
+        for line, counts in sources.items():
+            line = line.replace("a.pth", str(tmp_path / "a.pth"))
+            report = tk.convert(
+                tmp_path / "a.pth", tmp_path / "b.pth", edits=[line], overwrite=True
+            )
+            rows = [(row["overflow"], row["underflow"]) for row in report.lost]
+            assert ([row["name"] for row in report.lost], rows) == (["w"], [counts])
+            assert any("in float16, in 'w'" in n or "overflows float16" in n for n in report.notes)
+        with pytest.raises(Unwritable, match="got 1 beyond 65504"):
+            edits = ["scale pattern=w factor=-2", "slice pattern=w end=1"]
+            tk.convert(tmp_path / "a.pth", tmp_path / "c.pth", edits=edits, on_overflow="error")
+        assert not (tmp_path / "c.pth").exists()
+        assert torch.load(tmp_path / "b.pth")["w"].dtype is half
+
+    def test_what_others_were_taken_as_is_said_and_required(self, tmp_path):
+        a, b = {"w": torch.ones(2)}, {"model": {"w": torch.zeros(2)}, "ema": {"w": torch.ones(2)}}
+        torch.save(a, tmp_path / "a.pth")
+        torch.save({**b, "odd": Strange()}, tmp_path / "b.pth")
+        given = {"average": [str(tmp_path / "b.pth")], "dry_run": True}
+        report = tk.convert(tmp_path / "a.pth", tmp_path / "c.pth", **given)
+        assert any("b.pth: section 'model' taken as the weights" in note for note in report.notes)
+        assert any("b.pth is suspicious" in note for note in report.notes)
+        with pytest.raises(NotSafe, match="b.pth"):
+            tk.convert(tmp_path / "a.pth", tmp_path / "c.pth", **given, require="safe")
+
+
+class Strange:
+    """An object of no known class."""

@@ -14,7 +14,8 @@ import tensorkeep as tk
 from tensorkeep.dtypes import BY_NAME
 from tensorkeep.edits import _rounding
 from tensorkeep.edits.arrays import Stored
-from tensorkeep.edits.int8 import Dequantize, Dequantized, Pair
+from tensorkeep.edits.dequantized import Dequantize, Dequantized
+from tensorkeep.edits.int8 import Pair
 from tensorkeep.edits.inventory import Inventory
 from tensorkeep.errors import BadArgument, Unwritable
 

@@ -13,7 +13,7 @@ from torch import nn
 import tensorkeep as tk
 from tensorkeep.cli.main import main
 from tensorkeep.edits.attention import Fuse, Split
-from tensorkeep.edits.int8 import Dequantize
+from tensorkeep.edits.dequantized import Dequantize
 from tensorkeep.edits.lines import to_line
 from tensorkeep.edits.lora import MergeLora
 from tensorkeep.edits.merging import Average, Ema

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import tensorkeep as tk
-from tensorkeep.edits.int8 import Dequantize
+from tensorkeep.edits.dequantized import Dequantize
 from tensorkeep.edits.recipe import write_recipe
 from tensorkeep.live.int8 import replace_linear
 

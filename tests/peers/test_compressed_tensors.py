@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 import tensorkeep as tk
-from tensorkeep.edits.int8 import Dequantize
+from tensorkeep.edits.dequantized import Dequantize
 
 pytest.importorskip("compressed_tensors")
 

@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tensorkeep.checkpoints.streaming import Together
 from tensorkeep.checkpoints.tensor import BLOCK, TensorRef
@@ -33,12 +33,20 @@ if TYPE_CHECKING:
 _CODES = {1: "u1", 2: "<u2", 4: "<u4", 8: "<u8", 16: "V16"}
 
 
+class Losses(Protocol):
+    """Counts what rounding loses."""
+
+    def see(self, start: int, values: Codes, codes: Codes) -> None:
+        """`values`, elements from `start` on, were rounded to `codes`."""
+
+
 class Array(ABC):
     """A tensor to be written. `shape` in elements. Equal arrays are the same tensor.
 
     `parents` are the arrays that it is made from; `stored` is the tensor of a file whose bytes
     these are, unchanged, or None if they are made here. `splits` says whether a part costs no
-    more than its share; if not, the whole is made at once, in memory.
+    more than its share; if not, the whole is made at once, in memory. `computes` says whether
+    values are computed here and rounded to `dtype`; `losses`, if set, is told of each run of them.
     """
 
     dtype: DType
@@ -46,6 +54,8 @@ class Array(ABC):
     parents: tuple[Array, ...] = ()
     stored: TensorRef | None = None
     splits: bool = True
+    computes: bool = False
+    losses: Losses | None = None
     together: Together | None = None
 
     def _be(self, dtype: DType, shape: tuple[int, ...], *parents: Array) -> None:
@@ -76,6 +86,13 @@ class Array(ABC):
         if self.stored is not None:
             return (self.stored,)
         return (ref for parent in self.parents for ref in parent.sources())
+
+    def rounded(self, values: Codes, start: int) -> Codes:
+        """float32 or float64 `values`, elements from `start` on, as codes of `dtype`."""
+        codes = encoded(values, self.dtype)
+        if self.losses is not None:
+            self.losses.see(start, values, codes)
+        return codes
 
     @property
     def numel(self) -> int:

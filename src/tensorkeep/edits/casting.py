@@ -1,4 +1,4 @@
-"""Casts that count what they lose: finite values that overflow, others that become 0, and NaN.
+"""What rounding loses in casts and in computed values: overflow, values that become 0, NaN.
 
 Counted while the values are cast, once for each run of elements however often it is asked for (a
 check reads everything again).
@@ -6,12 +6,12 @@ check reads everything again).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from tensorkeep.dtypes import DType
+from tensorkeep.dtypes import BY_NAME, DType
 from tensorkeep.edits import _floats
 from tensorkeep.edits.arrays import Array, Cast, as_bytes, as_codes
 from tensorkeep.edits.values import cast
@@ -70,6 +70,11 @@ class Tally:
                 remedy="Choose a dtype with more range (bfloat16), or leave out --on-overflow.",
             )
 
+    def see(self, start: int, values: Codes, codes: Codes) -> None:
+        """Note what rounding the computed floats `values` to `codes` lost."""
+        of = BY_NAME["float64" if values.dtype.itemsize == 8 else "float32"]
+        self.add(start, lost(values, of, codes, self.to))
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON holds it."""
         return {
@@ -107,18 +112,22 @@ def counted(name: str, array: Array, to: DType) -> Array:
     return Cast(array, to)
 
 
-def tallies(arrays: Iterable[Array]) -> list[Tally]:
-    """Those of all counted casts that `arrays` are made of, each once."""
+def tallies(arrays: Mapping[str, Array]) -> list[Tally]:
+    """Those of all casts and computed values that `arrays`, by name, are made of, each once."""
     found: dict[int, Tally] = {}
-    todo, seen = list(arrays), set()
+    todo, seen = list(arrays.items()), set()
     while todo:
-        array = todo.pop()
+        name, array = todo.pop()
         if id(array) in seen:
             continue
         seen.add(id(array))
-        todo += array.parents
+        todo += [(name, parent) for parent in array.parents]
         if isinstance(array, CountedCast):
             found[id(array.tally)] = array.tally
+        elif array.computes and array.dtype.is_floating:
+            tally = Tally(name, array.dtype, array.numel)
+            object.__setattr__(array, "losses", tally)  # frozen, and equal without it
+            found[id(tally)] = tally
     return list(found.values())
 
 

@@ -42,6 +42,7 @@ class Sum(Array):
 
     parts: tuple[Array, ...]
     weights: tuple[float, ...]
+    computes = True
 
     def __post_init__(self) -> None:
         first = self.parts[0]
@@ -57,7 +58,7 @@ class Sum(Array):
         with np.errstate(all="ignore"):
             for part, weight in zip(self.parts, self.weights, strict=True):
                 total += numbers(part, start, stop).astype("<f8") * weight
-        return encoded(total, self.dtype)
+        return self.rounded(total, start)
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ class LowRank(Array):
     up: Array
     down: Array
     scale: float
+    computes = True
 
     def __post_init__(self) -> None:
         rows, rank = self.of.shape[0], self.down.shape[0]
@@ -100,7 +102,7 @@ class LowRank(Array):
         with np.errstate(all="ignore"):
             update = (up @ self._down).reshape(-1)[start - first * columns : stop - first * columns]
             total = numbers(self.of, start, stop).astype("<f8") + update.astype("<f8") * self.scale
-        return encoded(total, self.dtype)
+        return self.rounded(total, start)
 
 
 def norms(of: Array, dim: int | None) -> Numbers:
@@ -129,6 +131,7 @@ class Normed(Array):
     direction: Array
     magnitude: Array
     dim: int | None
+    computes = True
 
     def __post_init__(self) -> None:
         size = self.direction.shape[self.dim] if self.dim is not None else 1
@@ -152,11 +155,11 @@ class Normed(Array):
 
         found = numbers(self.direction, start, stop).astype("<f8")
         if self.dim is None:
-            return encoded(found * self._factors[0], self.dtype)
+            return self.rounded(found * self._factors[0], start)
         inner = prod(self.shape[self.dim + 1 :])
         where = np.arange(start, stop) // inner % self.shape[self.dim]
         with np.errstate(all="ignore"):
-            return encoded(found * self._factors[where], self.dtype)
+            return self.rounded(found * self._factors[where], start)
 
 
 @dataclass(frozen=True)
@@ -171,6 +174,7 @@ class Computed(Array):
     size: tuple[int, ...]
     compute: Callable[[Numbers], Numbers]
     splits = False
+    computes = True
 
     def __post_init__(self) -> None:
         require_floats(self.of, "values to compute with")
@@ -178,7 +182,7 @@ class Computed(Array):
 
     def _codes(self, start: int, stop: int) -> Numbers:
         whole = numbers(self.of, 0, self.of.numel).astype("<f8").reshape(self.of.shape)
-        return encoded(self.compute(whole).reshape(-1)[start:stop], self.dtype)
+        return self.rounded(self.compute(whole).reshape(-1)[start:stop], start)
 
 
 def one_code(value: float, dtype: DType) -> int:

@@ -46,13 +46,13 @@ def cast_floats(inventory: Inventory, wanted: DType) -> list[str]:
 
 
 def tallies(inventory: Inventory, *, refuse: bool) -> list[Tally]:
-    """What counts the losses of casts. With `refuse`, a value that overflows raises `Unwritable`.
+    """What counts the losses of casts and of computed values.
 
-    That is when bytes are made: nothing appears then.
+    With `refuse`, a value that overflows raises `Unwritable`. That is when bytes are made: nothing appears then.
     """
     from tensorkeep.edits.casting import tallies as found
 
-    every = found(inventory.tensors.values())
+    every = found(inventory.tensors)
     for tally in every:
         tally.refuse = refuse
     return every

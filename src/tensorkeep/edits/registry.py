@@ -43,7 +43,7 @@ OPS = {
     "merge-lora": "tensorkeep.edits.lora:MergeLora",
     "average": "tensorkeep.edits.merging:Average",
     "ema": "tensorkeep.edits.merging:Ema",
-    "dequantize": "tensorkeep.edits.int8:Dequantize",
+    "dequantize": "tensorkeep.edits.dequantized:Dequantize",
 }
 _WORDS = {str: "a text", bool: "true or false", int: "a whole number", float: "a number"}
 

@@ -9,7 +9,7 @@ from math import ceil, isqrt, prod
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tensorkeep.edits import patterns
-from tensorkeep.edits.arrays import Array, Filled, encoded, numbers
+from tensorkeep.edits.arrays import Array, Filled, numbers
 from tensorkeep.edits.computed import Computed, require_floats
 from tensorkeep.edits.inventory import Inventory
 from tensorkeep.edits.shapes import Joined, require_dim, sliced
@@ -106,6 +106,7 @@ class MeanRows(Array):
     of: Array
     dim: int
     count: int
+    computes = True
 
     def __post_init__(self) -> None:
         require_floats(self.of, "a mean")
@@ -133,7 +134,7 @@ class MeanRows(Array):
 
         inner = self._means.shape[1]
         at = np.arange(start, stop)
-        return encoded(self._means[at // (self.count * inner), at % inner], self.dtype)
+        return self.rounded(self._means[at // (self.count * inner), at % inner], start)
 
 
 @dataclass(frozen=True)

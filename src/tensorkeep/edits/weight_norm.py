@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tensorkeep.edits import patterns
-from tensorkeep.edits.arrays import Array, encoded
+from tensorkeep.edits.arrays import Array
 from tensorkeep.edits.computed import Normed, norms, require_floats
 from tensorkeep.edits.inventory import Inventory
 from tensorkeep.errors import BadArgument
@@ -118,6 +118,7 @@ class Norms(Array):
     of: Array
     dim: int
     splits = False
+    computes = True
 
     def __post_init__(self) -> None:
         require_floats(self.of, "a weight norm")
@@ -131,4 +132,4 @@ class Norms(Array):
         self._be(self.of.dtype, shape, self.of)
 
     def _codes(self, start: int, stop: int) -> NDArray[Any]:
-        return encoded(norms(self.of, self.dim)[start:stop], self.dtype)
+        return self.rounded(norms(self.of, self.dim)[start:stop], start)

@@ -10,7 +10,8 @@ from tensorkeep.checkpoints.tensor import TensorRef
 from tensorkeep.dtypes import DType
 from tensorkeep.edits.applying import apply
 from tensorkeep.edits.arrays import Stored
-from tensorkeep.edits.int8 import INT8, SCALE, Dequantize, Dequantized
+from tensorkeep.edits.dequantized import Dequantize, Dequantized
+from tensorkeep.edits.int8 import INT8, SCALE
 from tensorkeep.edits.inventory import Inventory
 from tensorkeep.live.incoming import Incoming, Source
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 
 from tensorkeep.dtypes import BY_NAME
-from tensorkeep.edits.int8 import SCALE, Dequantize
+from tensorkeep.edits.dequantized import Dequantize
+from tensorkeep.edits.int8 import SCALE
 from tensorkeep.matching.specs import Spec, Specs
 
 _POINT = "_zero_point"

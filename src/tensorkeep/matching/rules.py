@@ -8,8 +8,8 @@ from string import ascii_lowercase
 from tensorkeep.dtypes import BY_NAME
 from tensorkeep.edits.applying import apply
 from tensorkeep.edits.arrays import Filled
+from tensorkeep.edits.dequantized import Dequantize
 from tensorkeep.edits.edit import Edit
-from tensorkeep.edits.int8 import Dequantize
 from tensorkeep.edits.inventory import Inventory
 from tensorkeep.edits.names import AddPrefix, Drop, Rename, Strip
 from tensorkeep.errors import BadArgument, NameCollision
