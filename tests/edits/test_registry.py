@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 import tensorkeep as tk
+from tensorkeep import edits, errors
 from tensorkeep.cli.main import main
 from tensorkeep.edits.attention import Fuse, Split
 from tensorkeep.edits.dequantized import Dequantize
@@ -144,9 +147,9 @@ def test_options_apply_in_the_order_in_which_they_stand(folder, monkeypatch, cap
     given[2:4] = []
     with pytest.raises(SystemExit):
         main(["convert", "model.pth", "a.pth", "--dry-run", "--format", "json", *given])
-    edits = json.loads(capsys.readouterr().out)["edits"]
-    assert [edit["op"] for edit in edits] == ["scale", "average", "rename", "drop"]
-    assert edits[1]["others"] == ["other.pth", "third.pth"]
+    told = json.loads(capsys.readouterr().out)["edits"]
+    assert [edit["op"] for edit in told] == ["scale", "average", "rename", "drop"]
+    assert told[1]["others"] == ["other.pth", "third.pth"]
 
 
 def test_a_mistake_on_the_command_line_is_a_sentence(folder, monkeypatch, capsys):
@@ -158,3 +161,17 @@ def test_a_mistake_on_the_command_line_is_a_sentence(folder, monkeypatch, capsys
         "tensorkeep: the edit 'resize patern=emb size=9': resize, field 'patern': expected the "
         "fields pattern, size, dim, fill, got 'patern'. Did you mean 'pattern'?\n"
     )
+
+
+def test_every_error_of_the_room_says_what_to_do():
+    """Read off the source: an error that nobody provoked here has a remedy, too."""
+    known = {name for name, kind in vars(errors).items() if isinstance(kind, type)}
+    without = []
+    for path in sorted(Path(edits.__path__[0]).glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
+                continue
+            given = {keyword.arg for keyword in node.keywords}
+            if node.func.id in known and given and "remedy" not in given:
+                without.append(f"{path.name}:{node.lineno}")
+    assert without == []

@@ -15,7 +15,12 @@ def apply(inventory: Inventory, edits: Sequence[Edit]) -> None:
     _check_cycles(edits)
     for number, edit in enumerate(edits, 1):
         if not hasattr(edit, "apply") or not hasattr(edit, "op"):
-            raise BadArgument("edits", expected="edits such as Rename", got=repr(edit))
+            raise BadArgument(
+                "edits",
+                expected="edits such as Rename",
+                got=repr(edit),
+                remedy="Take them from tensorkeep.edits, or write each on one line as a text.",
+            )
         try:
             edit.apply(inventory)
         except TensorkeepError as error:

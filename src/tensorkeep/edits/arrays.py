@@ -182,7 +182,10 @@ class Cast(Array):
     def __post_init__(self) -> None:
         if not castable(self.of.dtype, self.to):
             raise Unwritable(
-                "a cast", expected=f"a dtype that casts to {self.to}", got=self.of.dtype
+                "a cast",
+                expected=f"a dtype that casts to {self.to}",
+                got=self.of.dtype,
+                remedy="Cast to a dtype of the same kind, or match fewer tensors.",
             )
         self._be(self.to, self.of.shape, self.of)
 
@@ -228,7 +231,12 @@ def numbers(array: Array, start: int, stop: int) -> Codes:
     if name in _floats.NARROW:
         return _floats.widen(codes, name)
     if name not in _NUMBERS:
-        raise Unwritable("arithmetic", expected="floating point elements", got=name)
+        raise Unwritable(
+            "arithmetic",
+            expected="floating point elements",
+            got=name,
+            remedy="Leave out what are no floats with a narrower pattern, or cast it first.",
+        )
     return codes.view(_NUMBERS[name])
 
 

@@ -25,19 +25,47 @@ Layout = Literal["concat", "per-head", "grouped"]
 
 def _check(what: str, layout: str, heads: int, groups: int, parts: tuple[str, ...]) -> None:
     if layout not in ("concat", "per-head", "grouped"):
-        raise BadArgument(what, expected="layout concat, per-head or grouped", got=repr(layout))
+        raise BadArgument(
+            what,
+            expected="layout concat, per-head or grouped",
+            got=repr(layout),
+            remedy="See how the model cuts its projection: the page on edits tells the layouts.",
+        )
     if min(heads, groups) < 0 or (groups and heads % groups):
         raise BadArgument(
-            what, expected="heads that groups divide", got=f"heads {heads}, groups {groups}"
+            what,
+            expected="heads that groups divide",
+            got=f"heads {heads}, groups {groups}",
+            remedy="Take num_attention_heads and num_key_value_heads of the model's configuration.",
         )
     if layout != "concat" and not heads:
-        raise BadArgument(what, expected=f"heads, which {layout} is cut by", got="none")
+        raise BadArgument(
+            what,
+            expected=f"heads, which {layout} is cut by",
+            got="none",
+            remedy="Say heads: num_attention_heads in the model's configuration.",
+        )
     if layout == "per-head" and groups not in (0, heads):
-        raise BadArgument(what, expected="as many groups as heads in per-head", got=groups)
+        raise BadArgument(
+            what,
+            expected="as many groups as heads in per-head",
+            got=groups,
+            remedy="Leave out groups, or say layout grouped.",
+        )
     if len(parts) < 2:
-        raise BadArgument(what, expected="at least two parts", got=len(parts))
+        raise BadArgument(
+            what,
+            expected="at least two parts",
+            got=len(parts),
+            remedy="Name the parts: q_proj, k_proj, v_proj.",
+        )
     if groups and len(parts) != 3:
-        raise BadArgument(what, expected="query, key and value with groups", got=len(parts))
+        raise BadArgument(
+            what,
+            expected="query, key and value with groups",
+            got=len(parts),
+            remedy="Leave out groups, or name three parts.",
+        )
 
 
 def _shares(layout: str, heads: int, groups: int, parts: int) -> tuple[int, list[int]]:
@@ -51,7 +79,12 @@ def _shares(layout: str, heads: int, groups: int, parts: int) -> tuple[int, list
 def _blocked(array: Array, dim: int, blocks: int, what: str) -> Array:
     size = array.shape[dim]
     if size % blocks:
-        raise BadArgument(what, expected=f"a size that {blocks} divides", got=size)
+        raise BadArgument(
+            what,
+            expected=f"a size that {blocks} divides",
+            got=size,
+            remedy="Check heads and groups against the model's configuration.",
+        )
     return reshaped(array, (*array.shape[:dim], blocks, size // blocks, *array.shape[dim + 1 :]))
 
 
@@ -92,7 +125,10 @@ class Fuse:
             for part in names:
                 if part not in inventory:
                     raise UnknownTensor(
-                        inventory.subject, expected=f"{part!r} beside {name!r}", got="no such name"
+                        inventory.subject,
+                        expected=f"{part!r} beside {name!r}",
+                        got="no such name",
+                        remedy="Name parts that lie beside each other.",
                     )
             made = self._fused([inventory[part] for part in names])
             inventory.replace(names, {first.renamed(name, patterns.pieces(self.to, "fuse")): made})
@@ -138,7 +174,12 @@ class Split:
             names = [pattern.renamed(name, patterns.pieces(part, "split")) for part in self.parts]
             made = dict(zip(names, self._cut(inventory[name]), strict=False))
             if len(made) < len(names):
-                raise BadArgument("split", expected="parts with names of their own", got=names[0])
+                raise BadArgument(
+                    "split",
+                    expected="parts with names of their own",
+                    got=names[0],
+                    remedy="Name each part otherwise.",
+                )
             inventory.replace([name], made)
 
     def _cut(self, array: Array) -> list[Array]:
@@ -149,6 +190,7 @@ class Split:
                 "split",
                 expected=f"a size that {blocks * sum(shares)} divides",
                 got=array.shape[dim],
+                remedy="Check heads, groups and dim against the model's configuration.",
             )
         cut = _blocked(array, dim, blocks, "split")
         one, at, made = cut.shape[dim + 1] // sum(shares), 0, []

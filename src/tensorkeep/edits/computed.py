@@ -27,13 +27,23 @@ _PIECE = 1 << 18
 def require_floats(array: Array, what: str) -> None:
     """Raise `Unwritable` unless `array` holds real floating point numbers."""
     if not array.dtype.is_floating:
-        raise Unwritable(what, expected="floating point elements", got=array.dtype)
+        raise Unwritable(
+            what,
+            expected="floating point elements",
+            got=array.dtype,
+            remedy="Leave out what are no floats with a narrower pattern, or cast it first.",
+        )
 
 
 def require_shape(array: Array, shape: tuple[int, ...], what: str) -> None:
     """Raise `BadArgument` unless `array` has this shape."""
     if array.shape != shape:
-        raise BadArgument(what, expected=f"shape {list(shape)}", got=list(array.shape))
+        raise BadArgument(
+            what,
+            expected=f"shape {list(shape)}",
+            got=list(array.shape),
+            remedy="tensorkeep inspect --tensors shows the shapes.",
+        )
 
 
 @dataclass(frozen=True)
@@ -138,7 +148,12 @@ class Normed(Array):
         for array in (self.direction, self.magnitude):
             require_floats(array, "a weight norm")
         if self.magnitude.numel != size:
-            raise BadArgument("a weight norm", expected=f"{size} norms", got=self.magnitude.numel)
+            raise BadArgument(
+                "a weight norm",
+                expected=f"{size} norms",
+                got=self.magnitude.numel,
+                remedy="Fold weights only that torch.nn.utils.weight_norm made.",
+            )
         self._be(self.direction.dtype, self.direction.shape, self.direction, self.magnitude)
 
     @cached_property

@@ -37,6 +37,7 @@ class Dequantized(Array):
                 "a scale",
                 expected=f"one, or one for each of the {rows[0] if rows else 1} output channels",
                 got=f"{self.scale.dtype} {list(self.scale.shape)}",
+                remedy="Dequantize it with what quantised it.",
             )
         self._be(self.to, self.of.shape, self.of, self.scale)
 
@@ -69,7 +70,12 @@ class Dequantize:
 
     def __post_init__(self) -> None:
         if self.to not in BY_NAME or not BY_NAME[self.to].is_floating:
-            raise BadArgument("dequantize", expected="a floating point dtype", got=repr(self.to))
+            raise BadArgument(
+                "dequantize",
+                expected="a floating point dtype",
+                got=repr(self.to),
+                remedy="Say float32, float16 or bfloat16.",
+            )
 
     def apply(self, inventory: Inventory) -> None:
         """Raises `BadArgument` where the scales are not one, or one for an output channel."""

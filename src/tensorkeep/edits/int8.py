@@ -77,6 +77,7 @@ class Pair:
                 name,
                 expected="a float16, bfloat16, float32 or float64 tensor with elements",
                 got=f"{of.dtype} {list(of.shape)}",
+                remedy="Leave it as it is: --skip.",
             )
         self.name, self.of, self.tally = name, of, Tally()
         self._rooms = rooms or _rounding.Rooms()

@@ -58,6 +58,7 @@ class Inventory:
                 "an edit that takes tensors from another checkpoint",
                 expected="to be applied where checkpoints can be opened, as convert does",
                 got=path,
+                remedy="Pass the edit to convert, or open the other checkpoint with Others.",
             )
         return self.opens(path)
 

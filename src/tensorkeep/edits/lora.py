@@ -57,7 +57,12 @@ class _Config:
         alpha = _by_pattern(self.alphas, module, self.alpha)
         expected = _by_pattern(self.ranks, module, self.rank or rank)
         if expected != rank:
-            raise Damaged(CONFIG, expected=f"rank {expected:g} of {module}", got=rank)
+            raise Damaged(
+                CONFIG,
+                expected=f"rank {expected:g} of {module}",
+                got=rank,
+                remedy="Take the configuration that was saved with these weights.",
+            )
         return alpha / (sqrt(rank) if self.stabilised else rank)
 
 
@@ -65,7 +70,12 @@ def _by_pattern(patterns: dict[str, float], module: str, default: float) -> floa
     for text, value in patterns.items():
         # Regular expressions out of a file could keep us busy for ever.
         if not _PLAIN_PATTERN.fullmatch(text):
-            raise Unsupported(CONFIG, expected="patterns that are plain names", got=repr(text))
+            raise Unsupported(
+                CONFIG,
+                expected="patterns that are plain names",
+                got=repr(text),
+                remedy="Merge it with PEFT: merge_and_unload().",
+            )
         if f".{module}".endswith(f".{text}"):
             return value
     return default
@@ -116,6 +126,7 @@ class MergeLora:
                 "merge-lora",
                 expected="alpha, which lies in the adapter's configuration and not in the weights",
                 got="none",
+                remedy="Say alpha: lora_alpha in adapter_config.json.",
             )
         self._warn(inventory, pairs)
         config = _Config(self.alpha)
@@ -180,7 +191,13 @@ def _pairs(tensors: Inventory, adapter: str) -> tuple[dict[str, _Pair], list[str
             continue
         module, kind, ending = match[1] or "", match[2], (match[3] or "").removesuffix("weight")
         if kind == "magnitude_vector":
-            raise Unsupported(tensors.subject, expected="LoRA", got="DoRA", where=name)
+            raise Unsupported(
+                tensors.subject,
+                expected="LoRA",
+                got="DoRA",
+                where=name,
+                remedy="Merge it with PEFT: merge_and_unload().",
+            )
         if ending.strip(".") != adapter:
             continue
         pair = pairs.setdefault(module, _Pair())
@@ -192,7 +209,10 @@ def _pairs(tensors: Inventory, adapter: str) -> tuple[dict[str, _Pair], list[str
     for module, pair in pairs.items():
         if not (pair.down and pair.up):
             raise UnknownTensor(
-                tensors.subject, expected=f"lora_A and lora_B of {module!r}", got="one of them"
+                tensors.subject,
+                expected=f"lora_A and lora_B of {module!r}",
+                got="one of them",
+                remedy="Save the adapter again; one matrix is not in it.",
             )
     return pairs, rest
 
@@ -214,6 +234,7 @@ def _replace(inventory: Inventory, name: str, array: Array) -> None:
             f"{name!r} of the adapter",
             expected=f"shape {list(inventory[name].shape)}",
             got=list(array.shape),
+            remedy="Merge it into the model that it was made for.",
         )
     inventory.put(name, array)
 
@@ -228,14 +249,21 @@ def read_config(adapter: str) -> _Config:
         table = json.loads(data)
         return _config(table, str(file))
     except (ValueError, TypeError, RecursionError, OverflowError) as error:
-        raise Damaged(file, expected="the configuration of a LoRA adapter", got=error) from None
+        raise Damaged(
+            file,
+            expected="the configuration of a LoRA adapter",
+            got=error,
+            remedy="Save the adapter again with PEFT's save_pretrained.",
+        ) from None
 
 
 def _config(table: Any, file: str) -> _Config:  # noqa: ANN401
     if not isinstance(table, dict) or str(table.get("peft_type", "LORA")).upper() != "LORA":
         raise ValueError("no LoRA" if isinstance(table, dict) else type(table).__name__)
     if table.get("use_dora"):
-        raise Unsupported(file, expected="LoRA", got="DoRA")
+        raise Unsupported(
+            file, expected="LoRA", got="DoRA", remedy="Merge it with PEFT: merge_and_unload()."
+        )
     return _Config(
         float(table["lora_alpha"]) if "lora_alpha" in table else 8.0,
         int(table.get("r", 0)),

@@ -57,6 +57,7 @@ def _require_alike(name: str, parts: tuple[Array, ...], sources: list[Inventory]
                 f"{name!r} of {source.subject}",
                 expected=f"floats of shape {list(parts[0].shape)}, as in {sources[0].subject}",
                 got=f"{part.dtype} {list(part.shape)}",
+                remedy="Bring the shapes into line first, with resize for example.",
             )
 
 
@@ -74,15 +75,26 @@ class Average:
 
     def __post_init__(self) -> None:
         if not self.others:
-            raise BadArgument("average", expected="at least one other checkpoint", got="none")
+            raise BadArgument(
+                "average",
+                expected="at least one other checkpoint",
+                got="none",
+                remedy="Name one in others.",
+            )
         if self.weights and len(self.weights) != len(self.others) + 1:
             raise BadArgument(
                 "average",
                 expected=f"{len(self.others) + 1} weights, this checkpoint's first",
                 got=len(self.weights),
+                remedy="Give each checkpoint one weight, or none at all for the mean.",
             )
         if not all(map(isfinite, self.weights)):
-            raise BadArgument("average", expected="finite weights", got=list(self.weights))
+            raise BadArgument(
+                "average",
+                expected="finite weights",
+                got=list(self.weights),
+                remedy="Give numbers that add up to 1.",
+            )
 
     def apply(self, inventory: Inventory) -> None:
         """Raises `UnknownTensor`, `BadArgument` where names or shapes differ."""
@@ -110,6 +122,7 @@ class Ema:
                 "ema",
                 expected="other checkpoints and a decay from 0 to below 1",
                 got=f"{len(self.others)} others, decay {self.decay}",
+                remedy="Name later checkpoints in others, oldest first, and a decay such as 0.999.",
             )
 
     def apply(self, inventory: Inventory) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from tensorkeep.edits import patterns
+from tensorkeep.edits._renaming import check_groups, check_sides, full, of_groups
 from tensorkeep.edits.inventory import Inventory
 from tensorkeep.errors import BadArgument
 
@@ -18,7 +19,12 @@ from tensorkeep.errors import BadArgument
 def _prefix(text: str, what: str) -> str:
     plain = text.removesuffix(".")
     if not plain:
-        raise BadArgument(what, expected="a prefix such as module.", got=repr(text))
+        raise BadArgument(
+            what,
+            expected="a prefix such as module.",
+            got=repr(text),
+            remedy="Give the first parts of the names.",
+        )
     return plain + "."
 
 
@@ -91,9 +97,9 @@ class Rename:
 
     def __post_init__(self) -> None:
         if self.regex:
-            _check_groups(self.pattern, self.to)
+            check_groups(self.pattern, self.to)
         else:
-            _check_sides(*self._sides())
+            check_sides(*self._sides())
 
     def _sides(self) -> tuple[patterns.Pattern, tuple[patterns.Piece, ...]]:
         """Without the dots at the ends: `module.` means the part, as it does to `Strip`."""
@@ -113,17 +119,17 @@ class Rename:
         new = pattern.renamed(name, to)
         if not to and new != name:
             new = ".".join(part for part in new.split(".") if part)
-        return _full(new, name)
+        return full(new, name)
 
     def _by_regex(self, name: str) -> str:
-        to = _of_groups(self.to)
+        to = of_groups(self.to)
 
         def made(match: re.Match[str]) -> str:
             groups = {str(at): text or "" for at, text in enumerate(match.groups(), 1)}
             named = {key: text or "" for key, text in match.groupdict().items()}
             return patterns.filled(to, groups | named, iter(()))
 
-        return _full(re.sub(self.pattern, made, name), name)
+        return full(re.sub(self.pattern, made, name), name)
 
     def inverse(self) -> Rename | None:
         """The same with its sides changed, if what it would match is only what this put there.
@@ -145,48 +151,13 @@ def renaming(text: str) -> Rename:
     """The rename that `FROM=TO` means. Raises `BadArgument`."""
     old, equals, new = text.partition("=")
     if not equals or not old:
-        raise BadArgument("--rename", expected="FROM=TO", got=repr(text))
+        raise BadArgument(
+            "--rename",
+            expected="FROM=TO",
+            got=repr(text),
+            remedy="Write what is there, =, and what is to be there.",
+        )
     return Rename(old, new)
-
-
-def _full(new: str, old: str) -> str:
-    if not new:
-        raise BadArgument("rename", expected="a name", got=f"nothing left of {old!r}")
-    return new
-
-
-def _check_sides(pattern: patterns.Pattern, to: tuple[patterns.Piece, ...]) -> None:
-    known = [piece.name for piece in pattern.parts if piece.name]
-    stars = [sum(piece.name == "*" for piece in side) for side in (pattern.parts, to)]
-    wrong = next((piece.name for piece in to if piece.name and piece.name not in known), "")
-    if wrong or stars[0] != stars[1]:
-        raise BadArgument(
-            "rename",
-            expected=f"the placeholders of {pattern.text!r}, and as many *",
-            got=f"{{{wrong}}}" if wrong and wrong != "*" else f"{stars[1]} *",
-        )
-    if any(piece.name and not piece.counts and (piece.factor > 1 or piece.plus) for piece in to):
-        raise BadArgument(
-            "rename", expected="arithmetic on a number such as {n}", got="arithmetic on text"
-        )
-
-
-def _of_groups(to: str) -> tuple[patterns.Piece, ...]:
-    r"""The template, where `\1` and `\g<name>` are written as `re` does, or as placeholders."""
-    return patterns.pieces(re.sub(r"\\(?:([1-9])|g<(\w+)>)", r"{\1\2}", to), "rename")
-
-
-def _check_groups(pattern: str, to: str) -> None:
-    try:
-        found = re.compile(pattern)
-    except re.error as error:
-        raise BadArgument(
-            "rename", expected="a regular expression", got=f"{pattern!r}: {error}"
-        ) from None
-    known = {*map(str, range(1, found.groups + 1)), *found.groupindex}
-    for piece in _of_groups(to):
-        if piece.name and piece.name not in known:
-            raise BadArgument("rename", expected=f"a group of {pattern!r}", got=f"{{{piece.name}}}")
 
 
 @dataclass(frozen=True)
@@ -202,7 +173,10 @@ class Swap:
         # A part in both could belong to either, and the way back would be another.
         if not all([*one, *two]) or len({*one, *two}) < len(one) + len(two) or "*" in self._text():
             raise BadArgument(
-                "swap", expected="two runs of parts that share no part", got=self._text()
+                "swap",
+                expected="two runs of parts that share no part",
+                got=self._text(),
+                remedy="Give whole parts without * that differ in every part.",
             )
 
     def _text(self) -> str:
@@ -252,7 +226,12 @@ class Keep:
 
     def __post_init__(self) -> None:
         if not self.pattern:
-            raise BadArgument("keep", expected="at least one pattern", got="none")
+            raise BadArgument(
+                "keep",
+                expected="at least one pattern",
+                got="none",
+                remedy="Give a pattern, or leave the edit out.",
+            )
         for text in self._texts():
             patterns.compiled(text)
 

@@ -71,6 +71,7 @@ def _fill(piece: Piece, found: Mapping[str, str], stars: Iterator[str]) -> str:
             "a number in a name",
             expected="a whole number from 0",
             got=f"{text}{f'*{piece.factor}' if piece.factor > 1 else ''}{piece.plus:+}",
+            remedy="Count so that no number falls below 0, or match fewer names.",
         )
     return str(number)
 
@@ -111,6 +112,7 @@ class Pattern:
                 f"pattern {self.text!r}",
                 expected=f"names of at most {_LONGEST} characters for more than one *",
                 got=f"one of {len(name)}",
+                remedy="Use one * only.",
             )
 
     def _made(self, match: re.Match[str], template: tuple[Piece, ...]) -> str:
@@ -150,6 +152,7 @@ def compiled(text: str) -> Pattern:
             "a pattern",
             expected=f"parts of a name, at most {_MOST_STARS} *, text between placeholders",
             got=repr(text),
+            remedy="Use fewer *, put text between placeholders, or a regular expression.",
         )
     begin = r"\A" if stars or begins else _BEGIN
     end = r"\Z" if stars or ends else _END

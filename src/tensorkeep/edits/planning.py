@@ -39,7 +39,12 @@ def cast_floats(inventory: Inventory, wanted: DType) -> list[str]:
         if array.dtype is wanted or not array.dtype.is_floating:
             continue
         if not castable(array.dtype, wanted):
-            raise Unwritable(name, expected=f"a dtype that casts to {wanted}", got=array.dtype)
+            raise Unwritable(
+                name,
+                expected=f"a dtype that casts to {wanted}",
+                got=array.dtype,
+                remedy="Leave it out with --skip, or choose another --dtype.",
+            )
         inventory.tensors[name] = counted(name, array, wanted)
         names.append(name)
     return names
@@ -48,7 +53,8 @@ def cast_floats(inventory: Inventory, wanted: DType) -> list[str]:
 def tallies(inventory: Inventory, *, refuse: bool) -> list[Tally]:
     """What counts the losses of casts and of computed values.
 
-    With `refuse`, a value that overflows raises `Unwritable`. That is when bytes are made: nothing appears then.
+    With `refuse`, a value that overflows raises `Unwritable`. That is when bytes are made:
+    nothing appears then.
     """
     from tensorkeep.edits.casting import tallies as found
 
@@ -93,6 +99,7 @@ def _check(name: str, array: Array) -> None:
             name,
             expected="a shape whose bytes can be counted in 64 bits",
             got=list(array.shape),
+            remedy="Make it smaller.",
         )
 
 

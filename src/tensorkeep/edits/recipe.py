@@ -54,7 +54,9 @@ def read_recipe(path: str | os.PathLike[str]) -> Recipe:
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise BadArgument(where, expected="a recipe in UTF-8", got=error) from None
+        raise BadArgument(
+            where, expected="a recipe in UTF-8", got=error, remedy="Save it as UTF-8."
+        ) from None
     return parse(text, where)
 
 
@@ -86,25 +88,43 @@ def parse(text: str, where: str = "a recipe") -> Recipe:
 def _check_top(table: Mapping[str, Any], text: str, where: str) -> None:
     if table.get("schema") != SCHEMA or isinstance(table["schema"], bool):
         got = repr(table["schema"]) if "schema" in table else "none"
-        raise BadArgument(where, expected=f"schema = {SCHEMA}", got=got)
+        raise BadArgument(
+            where, expected=f"schema = {SCHEMA}", got=got, remedy="Write it into the first line."
+        )
     about, entries = table.get("recipe", {}), table.get("edit", [])
     if not isinstance(about, dict):
-        raise BadArgument(where, expected="[recipe] as a table", got=repr(about))
+        raise BadArgument(
+            where,
+            expected="[recipe] as a table",
+            got=repr(about),
+            remedy="Write name, description and section below a line [recipe].",
+        )
     for key in (*(key for key in table if key not in ("schema", "recipe", "edit")), *about):
         known = ("schema", "[recipe]", "[[edit]]") if key in table else _ABOUT
         if key not in about or key not in _ABOUT:
             line = _line_of_key(text.splitlines(), key, 0)
             raise BadArgument(
-                f"{where}, line {line}: field {key!r}", expected=", ".join(known), got=repr(key)
+                f"{where}, line {line}: field {key!r}",
+                expected=", ".join(known),
+                got=repr(key),
+                remedy="Take it out, or mend its name.",
             )
     for key, value in about.items():
         if not isinstance(value, str):
             line = _line_of_key(text.splitlines(), key, 0)
             raise BadArgument(
-                f"{where}, line {line}: field {key!r}", expected="a text", got=repr(value)
+                f"{where}, line {line}: field {key!r}",
+                expected="a text",
+                got=repr(value),
+                remedy="Put it into quotes.",
             )
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise BadArgument(where, expected="[[edit]] tables", got=repr(entries))
+        raise BadArgument(
+            where,
+            expected="[[edit]] tables",
+            got=repr(entries),
+            remedy="Write each edit below a line [[edit]].",
+        )
 
 
 def line_of(text: str, number: int, key: str) -> int:
@@ -180,14 +200,24 @@ def _toml(value: object) -> str:
         return "[" + ", ".join(map(_toml, value)) + "]"
     if isinstance(value, Mapping):
         return "{ " + ", ".join(_lines(value)) + " }" if value else "{}"
-    raise BadArgument("a recipe", expected="texts, numbers, lists and tables", got=repr(value))
+    raise BadArgument(
+        "a recipe",
+        expected="texts, numbers, lists and tables",
+        got=repr(value),
+        remedy="Give the edit fields of these.",
+    )
 
 
 def _text(text: str) -> str:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        raise BadArgument("a recipe", expected="valid Unicode", got=repr(text)) from None
+        raise BadArgument(
+            "a recipe",
+            expected="valid Unicode",
+            got=repr(text),
+            remedy="Use a pattern such as {name} for what cannot be written.",
+        ) from None
     # Regular expressions are read more easily without doubled backslashes.
     if "\\" in text and text.isprintable() and "'" not in text:
         return f"'{text}'"

@@ -158,7 +158,12 @@ def table_of(edit: object) -> dict[str, Any]:
     Raises `BadArgument` for what is no dataclass.
     """
     if not is_dataclass(edit) or isinstance(edit, type):
-        raise BadArgument("an edit", expected="a dataclass with an op", got=repr(edit))
+        raise BadArgument(
+            "an edit",
+            expected="a dataclass with an op",
+            got=repr(edit),
+            remedy="Make it a frozen dataclass with an op.",
+        )
     table: dict[str, Any] = {"op": getattr(edit, "op", type(edit).__name__)}
     for field in fields(edit):
         value = getattr(edit, field.name)

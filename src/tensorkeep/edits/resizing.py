@@ -54,7 +54,12 @@ def change(
 
 def _require_size(size: int, what: str) -> None:
     if not 0 < size <= _LARGEST:
-        raise BadArgument(what, expected=f"a size from 1 to {_LARGEST}", got=size)
+        raise BadArgument(
+            what,
+            expected=f"a size from 1 to {_LARGEST}",
+            got=size,
+            remedy="Give the size that the model has.",
+        )
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,12 @@ class Resize:
     def __post_init__(self) -> None:
         _require_size(self.size, "resize")
         if self.fill not in ("zeros", "mean", "repeat"):
-            raise BadArgument("resize", expected="fill zeros, mean or repeat", got=repr(self.fill))
+            raise BadArgument(
+                "resize",
+                expected="fill zeros, mean or repeat",
+                got=repr(self.fill),
+                remedy="Say one of them, or leave it out for zeros.",
+            )
 
     def apply(self, inventory: Inventory) -> None:
         """Raises `BadArgument` for a dimension that is not there."""
@@ -86,7 +96,12 @@ class Resize:
         if missing <= 0:
             return sliced(array, dim, 0, self.size)
         if not array.shape[dim] and self.fill != "zeros":
-            raise BadArgument(f"resize of {name!r}", expected="rows to fill from", got="none")
+            raise BadArgument(
+                f"resize of {name!r}",
+                expected="rows to fill from",
+                got="none",
+                remedy="Fill with zeros.",
+            )
         shape = (*array.shape[:dim], missing, *array.shape[dim + 1 :])
         if self.fill == "zeros":
             return Joined((array, Filled(array.dtype, shape)), dim)
@@ -161,6 +176,7 @@ class ResizePositions:
                 "resize-positions",
                 expected="a grid of one or two sizes, the old one of as many",
                 got=f"grid {list(self.grid)}, old {list(self.old)}",
+                remedy="Give height and width, or one length, for both.",
             )
 
     def apply(self, inventory: Inventory) -> None:
@@ -174,6 +190,7 @@ class ResizePositions:
                 f"positions {name!r}",
                 expected="shape (positions, channels) or (1, positions, channels)",
                 got=list(array.shape),
+                remedy="Match fewer tensors with pattern.",
             )
         prefix, old = self._grids(array.shape[-2], name)
         size = (*array.shape[:-2], prefix + prod(self.grid), array.shape[-1])
@@ -190,6 +207,7 @@ class ResizePositions:
                 f"positions {name!r}",
                 expected="a square grid, or its sizes in old and prefix",
                 got=f"{count} positions",
+                remedy="Say old, the grid before, and prefix, the tokens that are no positions.",
             )
         return prefix, old
 
@@ -264,6 +282,7 @@ class InflateConv:
                     f"convolution {name!r}",
                     expected="shape (out, in, *kernel)",
                     got=list(array.shape),
+                    remedy="Match fewer tensors with pattern.",
                 )
             size = (array.shape[0], self.channels, *array.shape[2:])
             inventory.put(name, Computed(array, size, partial(_inflated, channels=self.channels)))

@@ -27,6 +27,7 @@ def require_dim(shape: tuple[int, ...], dim: int) -> int:
             "a dimension",
             expected=f"one of the {len(shape)} of shape {list(shape)}",
             got=dim,
+            remedy="tensorkeep inspect --tensors shows the shapes.",
         )
     return dim % len(shape)
 
@@ -48,6 +49,7 @@ class Sliced(Array):
                 "a slice",
                 expected=f"positions from 0 to {size} along dimension {self.dim}",
                 got=f"{self.begin}:{self.end}",
+                remedy="tensorkeep inspect --tensors shows the shapes.",
             )
         shape = self.of.shape
         own = (*shape[: self.dim], self.end - self.begin, *shape[self.dim + 1 :])
@@ -94,6 +96,7 @@ class Joined(Array):
                     f"a join along dimension {self.dim}",
                     expected=f"{first.dtype} {list(first.shape)}, or another size there",
                     got=f"{part.dtype} {list(part.shape)}",
+                    remedy="tensorkeep inspect --tensors shows the shapes.",
                 )
         size = sum(part.shape[self.dim] for part in self.parts)
         own = (*first.shape[: self.dim], size, *first.shape[self.dim + 1 :])
@@ -144,6 +147,7 @@ class Reshaped(Array):
                 "a reshape",
                 expected=f"a shape of {self.of.numel} elements, as {list(self.of.shape)} has",
                 got=list(self.size),
+                remedy="Let one size be -1: it follows from the others.",
             )
         self._be(self.of.dtype, self.size, self.of)
 
@@ -194,6 +198,7 @@ def permuted(of: Array, dims: tuple[int, ...]) -> Array:
             "a permutation",
             expected=f"each of 0 to {len(of.shape) - 1} once",
             got=list(dims),
+            remedy="Name each dimension once.",
         )
     if not isinstance(of, Stored):
         return Permuted(of, dims)

@@ -58,7 +58,10 @@ class Pad:
     def __post_init__(self) -> None:
         if not 0 <= self.before + self.after <= 1 << 40 or min(self.before, self.after) < 0:
             raise BadArgument(
-                "pad", expected="sizes from 0", got=f"before {self.before}, after {self.after}"
+                "pad",
+                expected="sizes from 0",
+                got=f"before {self.before}, after {self.after}",
+                remedy="Cut with slice instead of padding by less than 0.",
             )
 
     def apply(self, inventory: Inventory) -> None:
@@ -95,7 +98,10 @@ class Transpose:
         count = len(array.shape)
         if not self.dims and count < 2:
             raise BadArgument(
-                f"transpose of {name!r}", expected="at least two dimensions", got=count
+                f"transpose of {name!r}",
+                expected="at least two dimensions",
+                got=count,
+                remedy="Match fewer tensors with pattern.",
             )
         return permuted(array, self.dims or (*range(count - 2), count - 1, count - 2))
 
@@ -116,7 +122,10 @@ class Reshape:
     def __post_init__(self) -> None:
         if self.shape.count(-1) > 1 or min(self.shape, default=0) < -1:
             raise BadArgument(
-                "reshape", expected="sizes from 0, one of them -1", got=list(self.shape)
+                "reshape",
+                expected="sizes from 0, one of them -1",
+                got=list(self.shape),
+                remedy="Leave one size to be found out: -1.",
             )
 
     def apply(self, inventory: Inventory) -> None:
@@ -148,7 +157,12 @@ class CastTo:
     def _dtype(self) -> DType:
         dtype = find(self.dtype)
         if dtype is None:
-            raise BadArgument("cast", expected="a dtype such as bfloat16", got=repr(self.dtype))
+            raise BadArgument(
+                "cast",
+                expected="a dtype such as bfloat16",
+                got=repr(self.dtype),
+                remedy="Use torch's name of it.",
+            )
         return dtype
 
     def apply(self, inventory: Inventory) -> None:
@@ -171,7 +185,9 @@ class Scale:
 
     def __post_init__(self) -> None:
         if not isfinite(self.factor):
-            raise BadArgument("scale", expected="a finite factor", got=self.factor)
+            raise BadArgument(
+                "scale", expected="a finite factor", got=self.factor, remedy="Give a number."
+            )
 
     def apply(self, inventory: Inventory) -> None:
         """Raises `Unwritable` for what are no floats."""
@@ -227,6 +243,7 @@ class Tie:
                 f"tie of {self.name!r} to {self.to!r}",
                 expected=f"shape {list(kept.shape)}",
                 got=list(inventory[self.name].shape),
+                remedy="Tie only what has the same shape, or drop the name first.",
             )
         inventory.put(self.name, kept, inventory.origin.get(self.to, ()))
 

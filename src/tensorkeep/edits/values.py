@@ -97,6 +97,7 @@ def _check(length: int, source: DType, target: DType) -> None:
             f"a cast from {source} to {target}",
             expected=f"a multiple of {source.itemsize} bytes",
             got=f"{length} bytes",
+            remedy="Give whole elements.",
         )
 
 

@@ -52,6 +52,7 @@ def normed_dim(magnitude: Array, direction: Array, name: str) -> int | None:
         f"weight norm of {name!r}",
         expected=f"a magnitude along one dimension of {list(direction.shape)}",
         got=list(magnitude.shape),
+        remedy="Fold weights only that torch.nn.utils.weight_norm made.",
     )
 
 
@@ -127,6 +128,7 @@ class Norms(Array):
                 "a weight norm",
                 expected=f"a dimension of {list(self.of.shape)}",
                 got=self.dim,
+                remedy="tensorkeep inspect --tensors shows the shapes.",
             )
         shape = tuple(size if at == self.dim else 1 for at, size in enumerate(self.of.shape))
         self._be(self.of.dtype, shape, self.of)
