@@ -36,6 +36,7 @@ PUBLIC = {
     "quantize",
     "safe_globals",
     "scan",
+    "set_lr",
     "verify",
 }
 RUNNERS = {"eval", "exec", "compile", "__import__"}

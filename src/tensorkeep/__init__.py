@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from tensorkeep.quantizing import quantize
     from tensorkeep.scanning.targets import scan
     from tensorkeep.scanning.weights_only import safe_globals
+    from tensorkeep.training.learning_rate import set_lr
     from tensorkeep.training.run import Run
     from tensorkeep.verifying import verify
 
@@ -59,6 +60,7 @@ __all__ = [
     "quantize",
     "safe_globals",
     "scan",
+    "set_lr",
     "verify",
 ]
 
@@ -83,6 +85,7 @@ _LAZY = {
     "quantize": ("tensorkeep.quantizing", "quantize"),
     "safe_globals": ("tensorkeep.scanning.weights_only", "safe_globals"),
     "scan": ("tensorkeep.scanning.targets", "scan"),
+    "set_lr": ("tensorkeep.training.learning_rate", "set_lr"),
     "verify": ("tensorkeep.verifying", "verify"),
 }
 
