@@ -17,13 +17,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tensorkeep.checkpoints.migrations import CURRENT, KIND, migrated
-from tensorkeep.errors import Damaged
+from tensorkeep.errors import Damaged, LimitExceeded
 from tensorkeep.stores.local.reading import plain_name
 
 NAME = "manifest.json"
 PREFIX = "sha256:"
 # Only the bytes of states count towards it; a manifest of a million tensors has 150 MB.
 LONGEST = 1 << 29
+# An honest one has a comma for each tensor; a few bytes of text can ask for a hundred of memory.
+MOST_VALUES = 5_000_000
 _CLOSING = b'"\n}\n'
 _DIGITS = 64
 _WRITTEN = re.compile(r"sha256:[0-9a-f]{64}")
@@ -85,7 +87,7 @@ class Manifest:
         raw = migrated(unsealed(text, subject), subject)
         try:
             return _read(raw)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             raise Damaged(subject, expected="the fields of a manifest", got=repr(error)) from error
 
 
@@ -149,8 +151,22 @@ def unsealed(text: bytes, subject: str) -> dict[str, Any]:
             got=f"{len(text)} bytes that do not" if not whole else PREFIX + found,
             remedy="Resume from another checkpoint, or restore this file from a backup.",
         )
-    content: dict[str, Any] = json.loads(text)
+    content = _parsed(text, subject)
     del content["digest"]
+    return content
+
+
+def _parsed(text: bytes, subject: str) -> dict[str, Any]:
+    # Whoever makes up a manifest makes up its digest, too.
+    values = sum(text.count(each) for each in (b",", b"[", b"{"))
+    if values > MOST_VALUES:
+        raise LimitExceeded(subject, expected=f"at most {MOST_VALUES} values", got=values)
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise Damaged(subject, expected="JSON", got=error) from error
+    if not isinstance(content, dict) or "digest" not in content:
+        raise Damaged(subject, expected="an object with its digest", got=type(content).__name__)
     return content
 
 

@@ -19,9 +19,11 @@ from typing import Any
 
 from tensorkeep.checkpoints import manifest as manifests
 from tensorkeep.checkpoints.manifest import Manifest, file_digest
-from tensorkeep.errors import Damaged, NotFound, ReadError, StoreError, TensorkeepError
+from tensorkeep.errors import Damaged, NotFound, TensorkeepError
 from tensorkeep.facts import Limits
 from tensorkeep.formats import read as read_format
+from tensorkeep.formats import safetensors
+from tensorkeep.formats.contents import Contents
 from tensorkeep.stores import commit, parallel
 from tensorkeep.stores.local import LocalBlob
 
@@ -87,10 +89,12 @@ class Saved:
         except TensorkeepError as error:
             yield Damage(manifests.NAME, "", error.expected, error.got)
             return
+        if STATE not in files:
+            yield Damage(STATE, "", "a file that the manifest names", "none")
         for name, facts in files.items():
             try:
                 yield from _file_damage(self.path / name, name, facts, deep=deep)
-            except (ReadError, StoreError) as error:
+            except TensorkeepError as error:
                 yield Damage(name, "", error.expected or "a whole file", error.got)
 
 
@@ -102,7 +106,7 @@ def _file_damage(
             yield Damage(name, "", f"{facts.nbytes} bytes", f"{blob.size} bytes")
         if blob.size != facts.nbytes or not deep:
             return
-        if not facts.tensors:
+        if not name.endswith(TENSORS):
             found = manifests.PREFIX + _digest(blob, 0, blob.size).hexdigest()
             if found != facts.digest:
                 yield Damage(name, "", facts.digest, found)
@@ -111,13 +115,11 @@ def _file_damage(
 
 
 def _tensor_damage(blob: LocalBlob, name: str, facts: manifests.FileFacts) -> Iterator[Damage]:
-    start = int.from_bytes(blob.read(0, 8), "little") + 8
-    header = blob.read(0, min(start, blob.size))
-    digest = file_digest(header, (bytes.fromhex(d[7:]) for d in facts.tensors.values()))
+    digest = file_digest(header_of(blob), (bytes.fromhex(d[7:]) for d in facts.tensors.values()))
     if digest != facts.digest:
         yield Damage(name, "", facts.digest, f"{digest}: the header is another")
         return
-    storages = read_format(blob, Limits()).storages
+    storages = contents_of(blob, facts).storages
     found: dict[str, str] = {}
 
     def digesting(tensor: str) -> parallel.Job:
@@ -128,15 +130,39 @@ def _tensor_damage(blob: LocalBlob, name: str, facts: manifests.FileFacts) -> It
 
         return run
 
-    missing = [tensor for tensor in facts.tensors if tensor not in storages]
-    if missing:
-        yield Damage(name, missing[0], "a tensor", "none")
-        return
     jobs = [digesting(tensor) for tensor in facts.tensors]
     parallel.run(jobs, parallel.threads_for(blob.size, len(jobs)))
     for tensor, expected in facts.tensors.items():
         if found[tensor] != expected:
             yield Damage(name, tensor, expected, found[tensor])
+
+
+def header_of(blob: LocalBlob) -> bytes:
+    """The header of a safetensors file, its length included. Raises `Damaged`."""
+    length = int.from_bytes(blob.read(0, 8), "little")
+    longest = min(blob.size - 8, Limits().max_json_bytes)
+    if length > longest:
+        raise Damaged(blob.name, expected=f"a header of at most {longest} bytes", got=length)
+    return blob.read(0, 8 + length)
+
+
+def contents_of(blob: LocalBlob, facts: manifests.FileFacts) -> Contents:
+    """What is in a safetensors file, which must be the tensors of `facts`. Raises `Damaged`.
+
+    A tensor without a digest would be taken unread, whatever it is.
+    """
+    contents = read_format(blob, Limits())
+    if contents.format != safetensors.NAME:
+        raise Damaged(blob.name, expected=safetensors.NAME, got=contents.format)
+    other = contents.storages.keys() ^ facts.tensors.keys()
+    if other:
+        raise Damaged(
+            blob.name,
+            expected="the tensors that the manifest names",
+            got=f"{len(other)} that only one of both has",
+            where=f"tensor {min(other)}",
+        )
+    return contents
 
 
 def _digest(blob: LocalBlob, start: int, stop: int) -> Any:  # noqa: ANN401

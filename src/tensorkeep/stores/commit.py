@@ -4,9 +4,10 @@ Files are written to `NAME.tmp`, each is made durable, one named last after all 
 the folder; a rename gives it its name, and the folder around it is made durable. A crash before
 the rename leaves a `NAME.tmp` that nobody reads, one after it a checkpoint. A folder that is
 replaced changes places with the new one in one call where the kernel can do that; elsewhere it
-waits as `NAME.old` until the new one stands. A folder that is deleted is first renamed to
+waits as `NAME.replaced` until the new one stands. A folder that is deleted is first renamed to
 `NAME.deleting`, so that half of it never looks like a checkpoint. `recover` ends what a crash
-interrupted. Source for what must be synced: fsync(2), rename(2), open(2) (O_DIRECT).
+interrupted. Nothing is deleted before the renames that led to its name are durable. Source for
+what must be synced: fsync(2), rename(2), open(2) (O_DIRECT).
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import stat
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -25,7 +27,8 @@ from tensorkeep.stores.local import kernel
 from tensorkeep.stores.local.placing import require_parent, sync_folder
 from tensorkeep.stores.local.reading import plain_name
 
-WRITING, DELETING, ASIDE = ".tmp", ".deleting", ".old"
+# Not `.old`: people give that name to copies that they want to keep.
+WRITING, DELETING, ASIDE = ".tmp", ".deleting", ".replaced"
 # What O_DIRECT wants lengths, offsets and addresses to be multiples of, on every device of today.
 BLOCK = 4096
 PIECE = 8 << 20
@@ -50,7 +53,7 @@ class FolderCommit:
         with mapped(target):
             require_parent(target)
             self._require_free()
-            _delete(self._temporary)
+            _clear(self._temporary)
             self._temporary.mkdir()
 
     def jobs(self, name: str, data: memoryview, size: int, *, direct: bool = False) -> CommitFile:
@@ -75,31 +78,40 @@ class FolderCommit:
             file.release()
 
     def commit(self) -> None:
-        """Let the folder appear. Raises what the constructor raises; then nothing has changed."""
+        """Let the folder appear. Raises what the constructor raises.
+
+        Then nothing has changed; or, if `committed` is set, it is there and may not be durable.
+        """
         with mapped(self.target):
             sync_folder(self._temporary)
             self._require_free()
             self._rename()
             self.committed = True
             sync_folder(self.target.parent)
-            # Whatever was there before lies under one of these names now.
-            for suffix in (WRITING, ASIDE):
+        # Whatever was there before lies under one of these names now. The new one stands, so that
+        # it is no failure if that cannot be deleted: `recover` tries again.
+        for suffix in (WRITING, ASIDE):
+            with contextlib.suppress(OSError):
                 _delete(self.target.with_name(self.target.name + suffix))
 
     def abort(self) -> None:
         """Leave nothing behind. After a commit it does nothing."""
         if not self.committed:
             with contextlib.suppress(OSError):  # it must not hide the error that led here
-                _delete(self._temporary)
+                _clear(self._temporary)
 
     def _rename(self) -> None:
         if not os.path.lexists(self.target):
             self._temporary.rename(self.target)
         elif not kernel.rename(self._temporary, self.target, kernel.EXCHANGE):
             aside = self.target.with_name(self.target.name + ASIDE)
-            _delete(aside)
+            _clear(aside)
             self.target.rename(aside)
-            self._temporary.rename(self.target)
+            try:
+                self._temporary.rename(self.target)
+            except BaseException:
+                aside.rename(self.target)
+                raise
 
     def _require_free(self) -> None:
         if not self._replace and os.path.lexists(self.target):
@@ -185,7 +197,7 @@ def delete(folder: Path) -> None:
     """
     doomed = folder.with_name(folder.name + DELETING)
     with mapped(folder):
-        _delete(doomed)
+        _clear(doomed)
         folder.rename(doomed)
         sync_folder(folder.parent)
         _delete(doomed)
@@ -194,37 +206,76 @@ def delete(folder: Path) -> None:
 def recover(parent: Path, belongs: Callable[[str], bool]) -> list[str]:
     """End what a crash interrupted in `parent`; returns what was done, in words.
 
-    `belongs`: whether a name, without the endings of this module, is one of the caller's.
+    `belongs`: whether a name, without the endings of this module, is one of the caller's. What
+    cannot be deleted stays, and is said: nobody reads it.
     """
-    done = []
     with mapped(parent):
-        for name in sorted(os.listdir(parent)):  # noqa: PTH208 - names are what is wanted
-            stem, dot, ending = name.rpartition(".")
-            if dot and belongs(stem) and f".{ending}" in (WRITING, DELETING, ASIDE):
-                done.append(_recovered(parent / name, parent / stem))
-        if done:
-            sync_folder(parent)
+        left = [parent / name for name in names(parent) if _interrupted(parent / name, belongs)]
+        if not left:
+            return []
+        # Whoever was killed between a rename and its sync left a rename that can still be lost,
+        # while what is deleted now stays deleted: the old one and the new one would be gone.
+        sync_folder(parent)
+        done = [_recovered(each, each.with_name(each.stem)) for each in left]
+        sync_folder(parent)
     return done
+
+
+def _interrupted(path: Path, belongs: Callable[[str], bool]) -> bool:
+    return (
+        path.suffix in (WRITING, DELETING, ASIDE) and belongs(path.stem) and not path.is_symlink()
+    )
 
 
 def _recovered(left: Path, proper: Path) -> str:
     if left.suffix == ASIDE and not os.path.lexists(proper):
         left.rename(proper)
         return f"{proper.name} was being replaced: the old one is back"
-    _delete(left)
     what = {WRITING: "was half written", DELETING: "was half deleted", ASIDE: "was replaced"}
+    try:
+        _delete(left)
+    except OSError as error:
+        return f"{proper.name} {what[left.suffix]}: {left.name} cannot be deleted: {error.strerror}"
     return f"{proper.name} {what[left.suffix]}: the rest of it is deleted"
 
 
-def _delete(folder: Path) -> None:
-    """Remove a folder of files, if it is there. A folder inside is nobody's of ours: an error."""
+def _clear(path: Path) -> None:
+    """Delete what an earlier commit left, once the renames that gave it its name are durable."""
+    if os.path.lexists(path):
+        sync_folder(path.parent)
+        _delete(path)
+
+
+def _delete(path: Path) -> None:
+    """Remove what is there and all that lies in it, and nothing that a link leads to."""
     try:
-        entries: Iterable[str] = os.listdir(folder)  # noqa: PTH208
+        status = path.lstat()
     except FileNotFoundError:
         return
-    for name in entries:
-        (folder / name).unlink()
-    folder.rmdir()
+    if not stat.S_ISDIR(status.st_mode):
+        path.unlink()
+        return
+    found, folders = [path], [path]
+    while folders:
+        with os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(Path(entry.path))
+                    found.append(Path(entry.path))
+                else:
+                    Path(entry.path).unlink()
+    for folder in reversed(found):
+        folder.rmdir()
+
+
+def make_folder(path: Path) -> None:
+    """The folder, and those above it that are missing; durable, as what will lie in it shall be."""
+    with mapped(path):
+        missing = [each for each in (path, *path.parents) if not each.exists()]
+        path.mkdir(parents=True, exist_ok=True)
+        # The one around it in any case: who made it may have been killed before he synced.
+        for folder in {path.parent, *(each.parent for each in missing)}:
+            sync_folder(folder)
 
 
 def names(parent: Path) -> Sequence[str]:

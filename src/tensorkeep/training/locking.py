@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import threading
 from pathlib import Path
 
 from tensorkeep.errors import AlreadyExists, StoreError
+from tensorkeep.stores._descriptor import kind_of
 from tensorkeep.stores._errors import mapped
 
 NAME = ".lock"
@@ -27,7 +29,9 @@ class Lock:
         self.path = folder / NAME
         self._owner = os.getpid()
         with mapped(self.path):
-            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            self._require_plain()
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+            self._descriptor = os.open(self.path, flags, 0o666)
         status = os.fstat(self._descriptor)
         self._key = status.st_dev, status.st_ino
         with _GUARD:
@@ -42,6 +46,18 @@ class Lock:
         with contextlib.suppress(OSError):  # it is for people only
             os.ftruncate(self._descriptor, 0)
             os.pwrite(self._descriptor, f"{os.uname().nodename} {os.getpid()}\n".encode(), 0)
+
+    def _require_plain(self) -> None:
+        # Through a link we would write into a file that is none of ours.
+        with contextlib.suppress(FileNotFoundError):
+            mode = self.path.lstat().st_mode
+            if not stat.S_ISREG(mode):
+                raise StoreError(
+                    self.path,
+                    expected="a file",
+                    got="a link" if stat.S_ISLNK(mode) else kind_of(mode),
+                    remedy="Remove it: tensorkeep makes a new one.",
+                )
 
     def _locked(self) -> bool:
         import fcntl

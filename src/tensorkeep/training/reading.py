@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Iterator
@@ -11,10 +12,8 @@ import torch
 
 from tensorkeep.checkpoints import manifest as manifests
 from tensorkeep.checkpoints.manifest import FileFacts, Manifest, file_digest
-from tensorkeep.checkpoints.runs import STATE, TENSORS, Saved, read_text
-from tensorkeep.errors import Damaged
-from tensorkeep.facts import Limits
-from tensorkeep.formats import read as read_format
+from tensorkeep.checkpoints.runs import STATE, TENSORS, Saved, contents_of, header_of, read_text
+from tensorkeep.errors import Damaged, TensorkeepError
 from tensorkeep.formats.contents import TensorRecord
 from tensorkeep.live.arenas import Arena
 from tensorkeep.live.tensors import torch_dtype
@@ -24,6 +23,32 @@ from tensorkeep.training.packing import Tree, unpacked
 
 _PIECE = 4 << 20
 RANDOM = "rng"
+
+
+@contextlib.contextmanager
+def sane(subject: object) -> Iterator[None]:
+    """Raises `Damaged` for what comes of content that has its digests and that we never write."""
+    try:
+        yield
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RuntimeError,
+        StopIteration,
+        TypeError,
+        ValueError,
+    ) as error:
+        if isinstance(error, TensorkeepError):
+            raise
+        raise Damaged(subject, expected="state as tensorkeep writes it", got=repr(error)) from error
+
+
+def _state(made: dict[str, Any]) -> dict[str, Any]:
+    made["epoch"] = int(made["epoch"])
+    if RANDOM not in made["tracked"]:
+        raise ValueError(f"no {RANDOM}")
+    return made
 
 
 class Opened:
@@ -48,16 +73,17 @@ class Opened:
         found = manifests.PREFIX + hashlib.sha256(text).hexdigest()
         if found != facts.digest:
             raise Damaged(path, expected=facts.digest, got=found)
-        made: dict[str, Any] = json.loads(text)
-        return made
+        with sane(path):
+            return _state(json.loads(text))
 
     def trees(self) -> dict[str, Tree]:
         """The state of each tracked object, by its name; that of the generators as `rng`."""
         where = str(self.saved.path)
-        return {
-            name: unpacked(name, packed, self._fetch, self._names, where)
-            for name, packed in self.state["tracked"].items()
-        }
+        with sane(self.saved.path):
+            return {
+                name: unpacked(name, packed, self._fetch, self._names, where)
+                for name, packed in self.state["tracked"].items()
+            }
 
     def _fetch(self, file: str, tensor: str) -> torch.Tensor:
         try:
@@ -75,11 +101,11 @@ def _read(saved: Saved, name: str, facts: FileFacts) -> dict[str, torch.Tensor]:
     with LocalBlob(saved.path / name) as blob:
         if blob.size != facts.nbytes:
             raise Damaged(blob.name, expected=f"{facts.nbytes} bytes", got=f"{blob.size}")
-        contents = read_format(blob, Limits())
+        header = header_of(blob)
+        contents = contents_of(blob, facts)
         records: dict[str, TensorRecord] = contents.root  # type: ignore[assignment]
-        start = int.from_bytes(blob.read(0, 8), "little") + 8
         digests = {tensor: bytes.fromhex(text[7:]) for tensor, text in facts.tensors.items()}
-        if file_digest(blob.read(0, start), digests.values()) != facts.digest:
+        if file_digest(header, digests.values()) != facts.digest:
             raise Damaged(blob.name, expected=facts.digest, got="another header")
         arena = Arena(blob.size)
         jobs = [

@@ -13,7 +13,7 @@ from tensorkeep.checkpoints.keeping import Entry, Policy
 from tensorkeep.checkpoints.manifest import Manifest
 from tensorkeep.checkpoints.run_contents import entry_of
 from tensorkeep.checkpoints.runs import RunFolder, Saved
-from tensorkeep.errors import StoreError, TensorkeepError, TensorkeepWarning
+from tensorkeep.errors import TensorkeepError, TensorkeepWarning
 from tensorkeep.stores import commit
 
 
@@ -32,7 +32,7 @@ class Retention:
             try:
                 commit.delete(saved.path)
                 deleted.append(saved.step)
-            except StoreError as error:
+            except TensorkeepError as error:
                 # The training must go on; the next save tries again.
                 warnings.warn(TensorkeepWarning(f"not deleted: {error}"), stacklevel=2)
         return deleted

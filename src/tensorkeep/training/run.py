@@ -20,12 +20,12 @@ from tensorkeep.checkpoints.manifest import FileFacts, Manifest
 from tensorkeep.checkpoints.runs import RUN, STATE, RunFolder, folder_of, step_of
 from tensorkeep.errors import BadArgument, StoreError, TensorkeepError, TensorkeepWarning
 from tensorkeep.stores import commit
-from tensorkeep.stores._errors import file_name, mapped
+from tensorkeep.stores._errors import file_name
 from tensorkeep.stores.local import LocalSink
 from tensorkeep.training import randomness, retention
 from tensorkeep.training.locking import Lock
 from tensorkeep.training.packing import Package
-from tensorkeep.training.reading import RANDOM, Opened
+from tensorkeep.training.reading import RANDOM, Opened, sane
 from tensorkeep.training.saving import Order, Ways, Writer, write
 from tensorkeep.training.snapshot import Buffers, taken
 from tensorkeep.training.tracking import Tracked, tracked
@@ -69,8 +69,7 @@ class Run:
         self._owner = os.getpid()
         # The newest step that this run stands on; what lies beyond it may be replaced.
         self._parent: int | None = None
-        with mapped(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
+        commit.make_folder(self.path)
         self._lock = Lock(self.path)
         try:
             self.recovered = commit.recover(self.path, lambda name: step_of(name) is not None)
@@ -82,6 +81,8 @@ class Run:
     def _settings(self) -> None:
         content = {"kind": "tensorkeep run", "version": 1, "keep": self.keep.to_dict()}
         data = manifests.sealed(content)
+        if (self.path / RUN).is_symlink():  # what it leads to would be replaced
+            raise StoreError(self.path / RUN, expected="a file", got="a link", remedy="Remove it.")
         with LocalSink(self.path / RUN, overwrite=True, size=len(data)) as sink:
             sink.write_at(0, data)
             sink.commit()
@@ -214,11 +215,14 @@ class Run:
         trees = opened.trees()
         random = trees.pop(RANDOM)
         self._same_objects(trees, opened)
-        for name, each in self._tracked.items():
-            each.check(trees[name])
+        with sane(opened.saved.path):
+            for name, each in self._tracked.items():
+                each.check(trees[name])
         for name, each in self._tracked.items():
             each.restore(trees[name])
-        for note in randomness.restored(random):
+        with sane(opened.saved.path):
+            notes = randomness.restored(random)
+        for note in notes:
             warnings.warn(TensorkeepWarning(note), stacklevel=4)
         self.epoch = int(opened.state["epoch"])
         self.step = self._parent = opened.saved.step

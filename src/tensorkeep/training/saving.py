@@ -7,8 +7,10 @@ what was faster: the first large checkpoint goes one way, the second the other.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -112,21 +114,26 @@ def _sha256(data: bytes) -> str:
 
 
 class Writer:
-    """One thread, one checkpoint at a time. An error waits for whoever asks next."""
+    """One thread, one checkpoint at a time. An error waits for whoever asks next.
+
+    If nobody ever does, it is said on stderr when the writer or the program ends.
+    """
 
     def __init__(self) -> None:
         self._thread: threading.Thread | None = None
-        self._error: BaseException | None = None
+        self._errors: list[BaseException] = []
+        weakref.finalize(self, _unasked, self._errors, os.getpid())
 
     def start(self, work: Callable[[], None]) -> None:
         """Do `work` beside the caller. Waits for the work before; raises its error."""
         self.wait()
+        errors = self._errors
 
         def run() -> None:
             try:
                 work()
             except BaseException as error:
-                self._error = error
+                errors.append(error)
 
         # Not a daemon: a process that ends by itself ends after its checkpoint is whole.
         self._thread = threading.Thread(target=run, name="tensorkeep-save", daemon=False)
@@ -142,6 +149,13 @@ class Writer:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
-        error, self._error = self._error, None
-        if error is not None:
-            raise error
+        if self._errors:
+            raise self._errors.pop()
+
+
+def _unasked(errors: list[BaseException], owner: int) -> None:
+    # A program that saves last and never closes its run would end as if all were well.
+    if os.getpid() == owner:
+        for error in errors:
+            told = type(error), error, error.__traceback__, None
+            threading.excepthook(threading.ExceptHookArgs(told))

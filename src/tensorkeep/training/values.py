@@ -98,7 +98,9 @@ def rebuilt(value: Json, tensors: Callable[[str], torch.Tensor], subject: str) -
         if tag == "device":
             return torch.device(item["is"])
         if tag == "dtype":
-            return getattr(torch, item["is"].removeprefix("torch."))
+            found = getattr(torch, item["is"].removeprefix("torch."))
+            if isinstance(found, torch.dtype):  # torch has functions, too
+                return found
         raise Damaged(subject, expected="a value that tensorkeep writes", got=repr(tag))
 
     return decoded(value, other, subject)
