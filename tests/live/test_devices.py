@@ -78,3 +78,29 @@ def test_what_is_no_device(on_gpu: Path) -> None:
     for given in ("nowhere", 1.5):
         with pytest.raises(errors.BadArgument, match="device"):
             tk.load(on_gpu, device=given)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": "cuda:99"}, "device cuda:99: expected a device that is here, got .*CPU then"),
+        ({"device": "nowhere"}, "device: expected a device of torch's, got 'nowhere'"),
+        ({"device": True}, "got True"),
+        ({"device_map": "auto"}, "device_map: expected a dict of prefixes.*got 'auto'"),
+        ({"device_map": {0: "cpu"}}, "device_map"),
+        ({"device_map": {"b": "cuda:99"}}, "device cuda:99"),
+        ({"map_location": {"cuda:1": "cuda:99"}}, "device cuda:99"),
+        ({"only": "a"}, "only: expected a list of globs, got 'a'"),
+        ({"skip": [1]}, "skip: expected"),
+    ],
+)
+def test_what_cannot_be_meant_is_one_sentence(
+    on_gpu: Path, options: dict[str, object], message: str
+) -> None:
+    with pytest.raises(errors.BadArgument, match=message) as caught:
+        tk.load(on_gpu, **options)  # type: ignore[call-overload]
+    assert "\n" not in str(caught.value)
+
+
+def test_a_place_that_the_file_does_not_name_need_not_be_here(on_gpu: Path) -> None:
+    assert tk.load(on_gpu, map_location={"cuda:0": "cuda:99"})["b"].device.type == "cpu"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import CosineAnnealingLR, StepLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, SequentialLR, StepLR
 
 import tensorkeep as tk
 from tensorkeep import errors
@@ -141,3 +141,31 @@ def test_sections(path: Path, tmp_path: Path) -> None:
     torch.save(model().state_dict(), tmp_path / "x.pth")
     with pytest.raises(errors.NothingSelected, match="an optimizer's state"):
         tk.load_into(optimizer, tmp_path / "x.pth")
+
+
+def test_an_optimizer_of_another_class(path: Path) -> None:
+    optimizer = torch.optim.SGD(model().parameters(), lr=0.5, momentum=0.9)
+    with pytest.raises(errors.DoesNotFit, match="another optimizer; MISSING: `dampening`"):
+        tk.load_into(optimizer, path)
+    assert not optimizer.state
+    assert optimizer.param_groups[0]["momentum"] == 0.9
+
+
+def test_schedulers_inside_a_scheduler_are_taken_back(tmp_path: Path) -> None:
+    def build() -> SequentialLR:
+        optimizer = trained()[1]
+        return SequentialLR(optimizer, [StepLR(optimizer, 3), StepLR(optimizer, 5)], [4])
+
+    state = build().state_dict()
+    state["_schedulers"][0]["step_size"] = 99
+    state["_schedulers"][1] = 5
+    torch.save({"scheduler": state}, tmp_path / "x.pth")
+    scheduler = build()
+    with pytest.raises(errors.DoesNotFit, match="a SequentialLR takes"):
+        tk.load_into(scheduler, tmp_path / "x.pth")
+    assert [each.step_size for each in scheduler._schedulers] == [3, 5]
+
+
+def test_what_is_for_modules_only(path: Path) -> None:
+    with pytest.raises(errors.BadArgument, match="edits, dtype: expected a module.*got a AdamW"):
+        tk.load_into(trained()[1], path, edits=[object()], dtype="exact")  # type: ignore[list-item]

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from tensorkeep.checkpoints.tensor import TensorRef
-from tensorkeep.errors import BadArgument
+from tensorkeep.errors import BadArgument, Unsupported
+from tensorkeep.live.policies import is_real
 
 Device = str | int | torch.device
 # As torch.load takes it: a device for all, a new place for each place, or a function of a storage
@@ -35,7 +36,7 @@ class Destinations:
         map_location: MapLocation | None = None,
     ) -> None:
         self.device = device_named(device)
-        self.by_prefix = {name: device_named(each) for name, each in (device_map or {}).items()}
+        self.by_prefix = _by_prefix({} if device_map is None else device_map)
         self.by_location: dict[str, torch.device] = {}
         self.function: Callable[[Any, str], Any] | None = None
         self._map(map_location)
@@ -49,6 +50,11 @@ class Destinations:
             self.function = given
         else:
             self.device = device_named(given)
+
+    def require(self) -> None:
+        """Raise `BadArgument` for a device that is not here. Those by location may not be met."""
+        for each in (self.device, *self.by_prefix.values()):
+            present(each)
 
     @property
     def is_host(self) -> bool:
@@ -140,11 +146,19 @@ def moved(
     """The tensor on `device`; of `dtype` where it is one of real numbers. Meta tensors stay."""
     if tensor.device.type == "meta":
         device = tensor.device
-    if dtype is None or not tensor.dtype.is_floating_point:
+    if dtype is None or not is_real(tensor.dtype):
         dtype = tensor.dtype
     if tensor.device == device and tensor.dtype == dtype:
         return tensor
-    return tensor.to(device=device, dtype=dtype)
+    try:
+        return tensor.to(device=device, dtype=dtype)
+    except NotImplementedError as error:
+        raise Unsupported(
+            f"a tensor of {str(tensor.dtype)[6:]}",
+            expected=f"one that torch can bring to {device}",
+            got=str(error).partition("\n")[0].partition(". ")[0],
+            remedy="Leave it on the CPU, or leave it out with skip=.",
+        ) from error
 
 
 def alias(tensor: torch.Tensor) -> torch.Tensor:
@@ -157,14 +171,26 @@ def alias(tensor: torch.Tensor) -> torch.Tensor:
     )
 
 
+def _by_prefix(given: object) -> dict[str, torch.device]:
+    if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
+        raise BadArgument(
+            "device_map",
+            expected="a dict of prefixes of names to devices",
+            got=repr(given),
+            remedy='Write the prefixes out, as in {"": "cpu", "head": "cuda:0"}.',
+        )
+    return {name: device_named(each) for name, each in given.items()}
+
+
 def device_named(given: object) -> torch.device:
     """torch's device of that name. Raises `BadArgument`."""
+    got = repr(given)
     try:
-        if isinstance(given, str | int | torch.device):
+        if isinstance(given, str | int | torch.device) and not isinstance(given, bool):
             return torch.device(given)
     except RuntimeError as error:
-        raise BadArgument("device", expected="a device of torch's", got=str(given)) from error
-    raise BadArgument("device", expected="a device of torch's", got=f"a {type(given).__name__}")
+        raise BadArgument("device", expected="a device of torch's", got=got) from error
+    raise BadArgument("device", expected="a device of torch's", got=got)
 
 
 @cache
@@ -173,8 +199,13 @@ def present(device: torch.device) -> torch.device:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        got = str(error).partition("\n")[0].rstrip(".")
-        raise BadArgument(f"device {device}", expected="a device that is here", got=got) from error
+        got = str(error).partition("\n")[0].partition(". ")[0].rstrip(".")
+        raise BadArgument(
+            f"device {device}",
+            expected="a device that is here",
+            got=got,
+            remedy="Leave it out: tensors go to the CPU then, whatever device the file names.",
+        ) from error
     return device
 
 

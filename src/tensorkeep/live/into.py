@@ -85,6 +85,12 @@ def load_into(
 
     began = perf_counter()
     _check(target, shapes, min_coverage, lazy=lazy, assign=assign)
+    if not isinstance(target, torch.nn.Module):
+        _check_plain(
+            target,
+            {"recipe": recipe, "edits": edits, "dtype": dtype, "device": device, "lazy": lazy}
+            | {"device_map": device_map, "assign": assign, "shapes": shapes, "mmap": mmap},
+        )
     with no_collection(), empty.suspended(), ExitStack() as stack:
         if isinstance(source, Checkpoint):
             ckpt = source
@@ -153,3 +159,15 @@ def _check(
         )
     if lazy and assign:
         raise BadArgument("lazy, assign", expected="one of them", got="both")
+
+
+def _check_plain(target: object, options: Mapping[str, object]) -> None:
+    """What is no module takes its state as it is. Raises `BadArgument`."""
+    given = [name for name, value in options.items() if value]
+    if given:
+        raise BadArgument(
+            ", ".join(given),
+            expected="a module, whose tensors it is for",
+            got=f"a {type(target).__name__}",
+            remedy="Leave it out: the state of an optimizer or a scheduler is loaded as it is.",
+        )

@@ -13,7 +13,7 @@ from tensorkeep.checkpoints.checkpoint import Checkpoint
 from tensorkeep.errors import BadArgument, DoesNotFit, NothingSelected
 from tensorkeep.facts import Limits
 from tensorkeep.live import accounting, dequantising, lazy, starting, wishes
-from tensorkeep.live.devices import Destinations, present
+from tensorkeep.live.devices import Destinations
 from tensorkeep.live.filling import Filling
 from tensorkeep.live.incoming import Incoming, Source, all_edits, built, incoming
 from tensorkeep.live.layout import Layout, layout_of
@@ -53,28 +53,19 @@ class How:
     def say(self, dtype: object, device: Any, device_map: Any) -> None:  # noqa: ANN401
         """Set what needs torch to be understood. Raises `BadArgument`."""
         self.policy = DtypePolicy(dtype)
-        if device_map is not None and not isinstance(device_map, Mapping):
-            raise BadArgument(
-                "device_map", expected="a dict of prefixes to devices", got=repr(device_map)
-            )
         if device is not None or device_map is not None:
             self.to = Destinations("cpu" if device is None else device, device_map=device_map)
-            for each in {self.to.device, *self.to.by_prefix.values()}:
-                _require(each)
+            self.to.require()
+            for each in (self.to.device, *self.to.by_prefix.values()):
+                if each.type == "meta":
+                    got = "one without values"
+                    raise BadArgument(f"device {each}", expected="a device that is here", got=got)
 
     def device_of(self, name: str, tensor: torch.Tensor) -> torch.device:
         """Where the tensor of the module shall be."""
         if self.to is not None:
             return self.to.of(name, "")
         return _CPU if tensor.is_meta else tensor.device
-
-
-def _require(device: torch.device) -> None:
-    if device.type == "meta":
-        raise BadArgument(
-            f"device {device}", expected="a device that is here", got="a device without values"
-        )
-    present(device)
 
 
 def load(

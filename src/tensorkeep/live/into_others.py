@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from time import perf_counter
 from typing import Any
 
@@ -226,22 +226,16 @@ def _check_keys(target: Any, state: dict[str, Any], subject: str, where: str) ->
 
 
 def _take(target: Any, state: dict[str, Any], subject: str, where: str) -> None:  # noqa: ANN401
-    saved = {key: copy.copy(value) for key, value in vars(target).items()}
-    optimizers = {
-        id(each): (each, each.state, each.param_groups)
-        for each in (target, getattr(target, "optimizer", None))
-        if isinstance(each, torch.optim.Optimizer)
-    }
-    groups = {key: [dict(g) for g in value[2]] for key, value in optimizers.items()}
+    back = [_way_back(each) for each in _parts(target)]
+    options = _options(target)
     try:
         target.load_state_dict(state)
-    except Exception as error:
-        vars(target).update(saved)
-        for key, (each, moments, live) in optimizers.items():
-            each.state, each.param_groups = moments, live
-            for group, before in zip(live, groups[key], strict=True):
-                group.clear()
-                group.update(before)
+        _check_options(target, options, subject, where)
+    except BaseException as error:
+        for each in back:
+            each()
+        if isinstance(error, DoesNotFit) or not isinstance(error, Exception):
+            raise
         got = f"{type(error).__name__}: {str(error).partition(chr(10))[0].rstrip('.')}"
         raise DoesNotFit(
             subject,
@@ -250,6 +244,55 @@ def _take(target: Any, state: dict[str, Any], subject: str, where: str) -> None:
             where=where,
             remedy="Nothing was changed.",
         ) from error
+
+
+def _parts(target: Any) -> Iterator[Any]:  # noqa: ANN401
+    """What loading may change: the object, its optimizer, the schedulers inside a scheduler."""
+    yield target
+    optimizer = getattr(target, "optimizer", None)
+    if isinstance(optimizer, torch.optim.Optimizer):
+        yield optimizer
+    if isinstance(target, torch.optim.lr_scheduler.LRScheduler):
+        for each in getattr(target, "_schedulers", ()):
+            yield from _parts(each)
+
+
+def _way_back(target: Any) -> Callable[[], None]:  # noqa: ANN401
+    saved = {key: copy.copy(value) for key, value in vars(target).items()}
+    if not isinstance(target, torch.optim.Optimizer):
+        return lambda: vars(target).update(saved)
+    moments, groups = target.state, target.param_groups
+    options = [dict(group) for group in groups]
+
+    def back() -> None:
+        vars(target).update(saved)
+        target.state, target.param_groups = moments, groups  # schedulers hold the very groups
+        for group, before in zip(groups, options, strict=True):
+            group.clear()
+            group.update(before)
+
+    return back
+
+
+def _options(target: object) -> list[set[str]]:
+    """Of each group of an optimizer, the options that its class has given it."""
+    if not isinstance(target, torch.optim.Optimizer):
+        return []
+    return [target.defaults.keys() & group.keys() for group in target.param_groups]
+
+
+def _check_options(target: Any, options: list[set[str]], subject: str, where: str) -> None:  # noqa: ANN401
+    """Without one of its options an optimizer would fail at its next step."""
+    for number, before in enumerate(options):
+        lacking = sorted(before - target.param_groups[number].keys())
+        if lacking:
+            raise DoesNotFit(
+                subject,
+                expected=f"the options of {type(target).__name__}",
+                got=f"those of another optimizer; MISSING: {listed(lacking)}",
+                where=f"{where}, group {number}",
+                remedy="Make the optimizer of the class that was saved.",
+            )
 
 
 def _tensors(value: object) -> Iterator[torch.Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal, overload
 
@@ -109,6 +109,7 @@ def load(
             remedy="Load without nested=True, or take what you want out of the result.",
         )
     to = Destinations(device, device_map=device_map, map_location=map_location)
+    to.require()
     how = reading.How(to, wanted_dtype(dtype), mmap, limits or Limits(), reporter)
     with no_collection():
         return _load(source, section, nested, only, skip, how)
@@ -200,9 +201,11 @@ def wanted_dtype(dtype: object) -> torch.dtype | None:
 
 
 def check_globs(only: object, skip: object) -> None:
-    """A single string would be taken letter by letter."""
-    if isinstance(only, str) or isinstance(skip, str):
-        raise BadArgument("only, skip", expected="a list of globs", got="one string")
+    """A single string would be taken letter by letter. Raises `BadArgument`."""
+    for name, given in (("only", only), ("skip", skip)):
+        fine = isinstance(given, Collection) and not isinstance(given, str | bytes)
+        if not fine or not all(isinstance(each, str) for each in given):  # type: ignore[attr-defined]
+            raise BadArgument(name, expected="a list of globs", got=repr(given))
 
 
 def choose(ckpt: Checkpoint, section: str | None) -> str:

@@ -12,6 +12,8 @@ from tensorkeep.errors import BadArgument
 
 # Elements cast at a time while losses are counted.
 _STEP = 1 << 20
+# Two numbers to an element: torch moves them, and computes nothing with them.
+_PACKED = getattr(torch, "float4_e2m1fn_x2", None)
 _WORDS = ("cast", "exact", "keep")
 
 
@@ -59,14 +61,19 @@ class DtypePolicy:
         if self.word == "keep":
             return file if _kind(file) == _kind(model) else None
         wanted = model
-        if self.dtype is not None and model.is_floating_point:
+        if self.dtype is not None and is_real(model):
             wanted = self.dtype
         return wanted if file == wanted or _kind(file) == _kind(wanted) else None
 
 
+def is_real(dtype: torch.dtype) -> bool:
+    """Whether its elements are single floating point numbers, which can be cast."""
+    return dtype.is_floating_point and dtype != _PACKED
+
+
 def _kind(dtype: torch.dtype) -> str:
     """Dtypes that are cast into each other: an integer that becomes a float lost its scale."""
-    if dtype.is_floating_point:
+    if is_real(dtype):
         return "float"
     if dtype.is_complex:
         return "complex"
@@ -92,15 +99,26 @@ def cast(name: str, tensor: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Ten
 
 
 def _lost(before: torch.Tensor, after: torch.Tensor) -> tuple[int, int]:
+    """Values that overflowed, and those that became zero."""
     if not before.is_floating_point():
-        return int((before.to(torch.int64) != after.to(torch.int64)).sum()), 0
-    wide = after.to(before.dtype)
+        return _lost_integers(before, after), 0
+    # torch has no arithmetic of most small floats, and some of them have no zero.
+    wide = torch.float64 if torch.float64 in (before.dtype, after.dtype) else torch.float32
+    limit = torch.finfo(after.dtype).max if after.dtype.itemsize == 1 else None
+    before, after = before.to(wide), after.to(wide)
     finite = before.isfinite()
-    over = finite & ~wide.isfinite()
-    if after.dtype.itemsize == 1:  # these saturate
-        over |= finite & (before.abs() > torch.finfo(after.dtype).max)
-    zeros = int((wide == 0).sum()) - int((before == 0).sum())
-    return int(over.sum()), zeros
+    over = finite & ~after.isfinite()
+    if limit is not None:  # these saturate
+        over |= finite & (before.abs() > limit)
+    return int(over.sum()), int(((after == 0) & (before != 0)).sum())
+
+
+def _lost_integers(before: torch.Tensor, after: torch.Tensor) -> int:
+    one, two = before.to(torch.int64), after.to(torch.int64)
+    lost = one != two
+    if before.dtype.is_signed != after.dtype.is_signed:
+        lost |= one < 0  # the same bits, and another number
+    return int(lost.sum())
 
 
 def _narrows(a: torch.dtype, b: torch.dtype) -> bool:

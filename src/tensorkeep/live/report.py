@@ -83,6 +83,8 @@ class LoadReport:
         return [*lines, *(f"Note: {note}." for note in self.notes)]
 
     def _head(self) -> str:
+        if not self.tensors:
+            return f"Loaded the state of {self.target}, which has no tensors."
         how = "are loaded when they are used" if self.lazy else "loaded"
         head = f"{self.loaded} of {self.tensors} tensors {how}"
         if self.rules:

@@ -15,6 +15,7 @@ from tensorkeep.formats.contents import Storage, TensorRecord
 from tensorkeep.live import staging, storages
 from tensorkeep.live.devices import Destinations
 from tensorkeep.live.placing import Piece
+from tensorkeep.live.policies import is_real
 from tensorkeep.live.tensors import as_tensor, check_size, torch_dtype
 from tensorkeep.progress import SILENT, Reporter
 
@@ -90,7 +91,7 @@ class Sharing:
         return sum(each.end - each.begin for each in self._shared.values())
 
     def _cast(self, kind: torch.dtype) -> torch.dtype:
-        return self.dtype if self.dtype is not None and kind.is_floating_point else kind
+        return self.dtype if self.dtype is not None and is_real(kind) else kind
 
     def read(self, *, mapped: bool, reporter: Reporter = SILENT) -> None:
         """Give every tensor its bytes. Raises what reading raises."""
