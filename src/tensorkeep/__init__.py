@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tensorkeep.inspecting import inspect
     from tensorkeep.live.fitting import match
     from tensorkeep.live.guarding import guard
+    from tensorkeep.live.int8 import Int8Linear, replace_linear
     from tensorkeep.live.into import empty_weights, load_into
     from tensorkeep.live.loading import load
     from tensorkeep.live.whole import load_model
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "Checkpoint",
+    "Int8Linear",
     "KeepBest",
     "KeepEvery",
     "KeepLast",
@@ -58,6 +60,7 @@ __all__ = [
     "match",
     "open",
     "quantize",
+    "replace_linear",
     "safe_globals",
     "scan",
     "set_lr",
@@ -66,6 +69,7 @@ __all__ = [
 
 _LAZY = {
     "Checkpoint": ("tensorkeep.checkpoints.checkpoint", "Checkpoint"),
+    "Int8Linear": ("tensorkeep.live.int8", "Int8Linear"),
     "KeepBest": ("tensorkeep.checkpoints.keeping", "KeepBest"),
     "KeepEvery": ("tensorkeep.checkpoints.keeping", "KeepEvery"),
     "KeepLast": ("tensorkeep.checkpoints.keeping", "KeepLast"),
@@ -83,6 +87,7 @@ _LAZY = {
     "match": ("tensorkeep.live.fitting", "match"),
     "open": ("tensorkeep.checkpoints.opening", "open_checkpoint"),
     "quantize": ("tensorkeep.quantizing", "quantize"),
+    "replace_linear": ("tensorkeep.live.int8", "replace_linear"),
     "safe_globals": ("tensorkeep.scanning.weights_only", "safe_globals"),
     "scan": ("tensorkeep.scanning.targets", "scan"),
     "set_lr": ("tensorkeep.training.learning_rate", "set_lr"),
@@ -94,7 +99,12 @@ def __getattr__(name: str) -> object:
     if name not in _LAZY:
         raise AttributeError(f"module 'tensorkeep' has no attribute {name!r}")
     module, attribute = _LAZY[name]
-    value = getattr(import_module(module), attribute)
+    try:
+        value = getattr(import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        if error.name == "torch":  # a class of torch's kind, unlike functions that ask when called
+            import_module("tensorkeep.live.loading").require_torch()
+        raise
     globals()[name] = value
     if module.startswith("tensorkeep.checkpoints."):
         _hand_torch_down()

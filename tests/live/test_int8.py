@@ -11,7 +11,6 @@ from torch import nn
 
 import tensorkeep as tk
 from tensorkeep import errors
-from tensorkeep.live.int8 import Int8Linear, replace_linear
 
 
 class Net(nn.Module):
@@ -52,12 +51,12 @@ def test_codes_give_what_floats_give(
         with tk.empty_weights():
             codes = Net(2).eval()
     tk.load_into(floats, quantised)
-    assert replace_linear(codes, quantised) == ["up", "down"]
+    assert tk.replace_linear(codes, quantised) == ["up", "down"]
     report = tk.load_into(codes, quantised, **options)
     assert report.fits
     assert "encoder.linear1.weight" in report.dequantised
     assert "up.weight" not in report.dequantised
-    assert isinstance(codes.up, Int8Linear)
+    assert isinstance(codes.up, tk.Int8Linear)
     tokens = torch.arange(12).reshape(2, 6)
     with torch.no_grad():
         for one, other in zip(floats(tokens), codes(tokens), strict=True):
@@ -66,7 +65,7 @@ def test_codes_give_what_floats_give(
 
 def test_the_state_dict_is_the_file(quantised: Path) -> None:
     model = Net(2)
-    replace_linear(model, quantised)
+    tk.replace_linear(model, quantised)
     tk.load_into(model, quantised)
     told, state = load_file(quantised), model.state_dict()
     for name in ("up.weight", "up.weight_scale", "up.bias", "down.weight", "down.weight_scale"):
@@ -77,7 +76,7 @@ def test_the_state_dict_is_the_file(quantised: Path) -> None:
 
 def test_half_inputs_give_half_outputs(quantised: Path) -> None:
     model = Net(2)
-    replace_linear(model, quantised)
+    tk.replace_linear(model, quantised)
     tk.load_into(model, quantised)
     down = model.down(torch.ones(2, 96, dtype=torch.bfloat16))
     assert down.dtype == torch.bfloat16
@@ -87,5 +86,5 @@ def test_a_file_without_codes_replaces_nothing(tmp_path: Path) -> None:
     torch.save(Net().state_dict(), tmp_path / "net.pth")
     model = Net(1)
     with pytest.raises(errors.NothingSelected, match="int8 weights, with scales"):
-        replace_linear(model, tmp_path / "net.pth")
+        tk.replace_linear(model, tmp_path / "net.pth")
     assert type(model.up) is nn.Linear

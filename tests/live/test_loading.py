@@ -193,9 +193,11 @@ except tk.TensorkeepError as error:
 """
 
 
-def test_without_torch_the_error_says_what_to_install(path: Path) -> None:
+@pytest.mark.parametrize("call", ["tk.load(sys.argv[1])", "tk.Int8Linear"])
+def test_without_torch_the_error_says_what_to_install(path: Path, call: str) -> None:
+    program = WITHOUT.replace("tk.load(sys.argv[1])", call)
     ended = subprocess.run(
-        [sys.executable, "-c", WITHOUT, str(path)], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", program, str(path)], capture_output=True, text=True, timeout=60
     )
     assert ended.stdout.startswith("MissingExtra"), ended.stderr
     assert "pip install 'tensorkeep[torch]'" in ended.stdout
