@@ -23,6 +23,7 @@ from tensorkeep.training.packing import Tree, unpacked
 
 _PIECE = 4 << 20
 RANDOM = "rng"
+LOADERS = "loaders"
 
 
 @contextlib.contextmanager
@@ -84,6 +85,13 @@ class Opened:
                 name: unpacked(name, packed, self._fetch, self._names, where)
                 for name, packed in self.state["tracked"].items()
             }
+
+    def loaders(self) -> Tree:
+        """Where each loader was; empty if the run had none."""
+        packed = self.state.get(LOADERS)
+        if packed is None:
+            return {}
+        return unpacked(LOADERS, packed, self._fetch, self._names, str(self.saved.path))
 
     def _fetch(self, file: str, tensor: str) -> torch.Tensor:
         try:

@@ -6,8 +6,7 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -16,22 +15,23 @@ import torch
 
 from tensorkeep.checkpoints import manifest as manifests
 from tensorkeep.checkpoints.keeping import KeepAll, Policy
-from tensorkeep.checkpoints.manifest import FileFacts, Manifest
 from tensorkeep.checkpoints.runs import RUN, STATE, RunFolder, folder_of, step_of
 from tensorkeep.errors import BadArgument, StoreError, TensorkeepError, TensorkeepWarning
 from tensorkeep.stores import commit
 from tensorkeep.stores._errors import file_name
 from tensorkeep.stores.local import LocalSink
 from tensorkeep.training import randomness, retention
+from tensorkeep.training.batches import COUNTED, Asked, Batches, Loaders
 from tensorkeep.training.locking import Lock
+from tensorkeep.training.making import Making, numbers, step_number
 from tensorkeep.training.packing import Package
-from tensorkeep.training.reading import RANDOM, Opened, sane
+from tensorkeep.training.reading import LOADERS, RANDOM, Opened, sane
 from tensorkeep.training.saving import Order, Ways, Writer, write
 from tensorkeep.training.snapshot import Buffers, taken
 from tensorkeep.training.tracking import Tracked, tracked
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,99}\Z")
-_RESERVED = {RANDOM, "state", "manifest", "run"}
+_RESERVED = {RANDOM, LOADERS, "state", "manifest", "run"}
 
 
 class Run:
@@ -64,6 +64,7 @@ class Run:
         self._asynchronous = asynchronous
         self._tracked: dict[str, Tracked] = {}
         self._modules: dict[str, torch.nn.Module] = {}
+        self._loaders = Loaders(self, self._tracked)
         self._buffers, self._ways, self._writer = Buffers(), Ways(), Writer()
         self._retention = retention.Retention(self.folder, self.keep)
         self._owner = os.getpid()
@@ -106,6 +107,28 @@ class Run:
         for name, target in objects.items():
             self._tracked[name] = tracked(name, target, self._modules)
 
+    def batches(
+        self,
+        loader: Iterable[Any],
+        name: str = COUNTED,
+        *,
+        exact: bool = True,
+        per_sample_seed: bool = False,
+    ) -> Batches:
+        """One epoch of `loader`; after a `resume`, what was left of the one it was saved in.
+
+        The batches, their augmentation and every generator afterwards are those of a run that was
+        never stopped. A batch counts as consumed once it was given. Each loader of a run has a
+        `name`; the epochs of "train" are counted in `epoch`, which its samplers are told
+        (`set_epoch`). Leaving the loop early gives the epoch up: the next call begins it anew.
+        `per_sample_seed`: random numbers of a sample depend on the run, the epoch and its index
+        alone, so that nothing is loaded twice. `exact=False`: take what cannot go on exactly, with
+        a warning. Raises `BadArgument` for that otherwise, or for a second loop over the same name;
+        `DoesNotFit`, in the middle of an epoch, for a loader that is another than it was.
+        """
+        self._require_open()
+        return self._loaders.batches(Asked(loader, name, exact, per_sample_seed))
+
     def save(
         self, step: int, *, metrics: Mapping[str, float] | None = None, wait: bool = False
     ) -> None:
@@ -118,14 +141,14 @@ class Run:
         """
         self._require_open()
         self._writer.wait()
-        number = _step(step)
+        number = step_number(step)
         replace = self._replaceable(number)
         package = self._package()
         order = Order(
             self.path / folder_of(number),
             taken(package.files, self._buffers),
             {STATE: self._state(package)},
-            self._manifest(number, _metrics(metrics)),
+            self._manifest(number, numbers(metrics)),
             replace,
         )
         self._parent = self.step = number
@@ -161,16 +184,18 @@ class Run:
         for name, each in self._tracked.items():
             package.add(name, each.kind, each.capture())
         package.add(RANDOM, "generators", randomness.captured())
+        package.add(LOADERS, "loaders", self._loaders.capture())
         return package
 
     def _state(self, package: Package) -> bytes:
-        content = {"epoch": self.epoch, "tracked": package.state}
+        loaders = package.state.pop(LOADERS)
+        content = {"epoch": self.epoch, LOADERS: loaders, "tracked": package.state}
         return (json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
-    def _manifest(self, step: int, metrics: dict[str, float]) -> _Making:
+    def _manifest(self, step: int, metrics: dict[str, float]) -> Making:
         from tensorkeep.training.provenance import facts
 
-        return _Making(step, self._parent, self.epoch, metrics, facts(self.config))
+        return Making(step, self._parent, self.epoch, metrics, facts(self.config))
 
     def wait(self) -> None:
         """Until what was saved is durable. Raises what the writing ended with."""
@@ -213,7 +238,7 @@ class Run:
 
     def _restore(self, opened: Opened) -> None:
         trees = opened.trees()
-        random = trees.pop(RANDOM)
+        random, loaders = trees.pop(RANDOM), opened.loaders()
         self._same_objects(trees, opened)
         with sane(opened.saved.path):
             for name, each in self._tracked.items():
@@ -224,6 +249,7 @@ class Run:
             notes = randomness.restored(random)
         for note in notes:
             warnings.warn(TensorkeepWarning(note), stacklevel=4)
+        self._loaders.restore(loaders, random)
         self.epoch = int(opened.state["epoch"])
         self.step = self._parent = opened.saved.step
 
@@ -266,38 +292,3 @@ class Run:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-
-class _Making:
-    """The manifest, once the digests are there."""
-
-    def __init__(
-        self,
-        step: int,
-        parent: int | None,
-        epoch: int,
-        metrics: dict[str, float],
-        facts: dict[str, Any],
-    ) -> None:
-        self._fields = step, parent, epoch, metrics, facts
-        self._created = datetime.now(UTC).isoformat(timespec="milliseconds")
-
-    def __call__(self, files: Mapping[str, FileFacts]) -> Manifest:
-        step, parent, epoch, metrics, facts = self._fields
-        return Manifest(step, dict(files), self._created, parent, epoch, metrics, facts)
-
-
-def _step(step: object) -> int:
-    if isinstance(step, bool) or not isinstance(step, int) or step < 0:
-        raise BadArgument("step", expected="a whole number from 0 on", got=repr(step))
-    return int(step)
-
-
-def _metrics(given: Mapping[str, float] | None) -> dict[str, float]:
-    made = {}
-    for name, value in (given or {}).items():
-        try:
-            made[str(name)] = float(value)
-        except (TypeError, ValueError) as error:
-            raise BadArgument(f"metric {name}", expected="a number", got=repr(value)) from error
-    return made
