@@ -20,7 +20,7 @@ def reasons(loader: Any, sources: Mapping[str, Any], *, seeded: bool) -> list[Re
     for path, source in sources.items():
         if not has_state(source):
             made.append((f"{path}, which draws from the operating system", "Use random.Random."))
-        elif seeded and path.startswith("dataset") and getattr(loader, "num_workers", 0):
+        elif seeded and path.startswith("dataset") and _workers(loader):
             made.append(
                 (f"{path}, of which every worker has a copy", "Draw from the global generators.")
             )
@@ -28,7 +28,7 @@ def reasons(loader: Any, sources: Mapping[str, Any], *, seeded: bool) -> list[Re
 
 
 def _of_loader(loader: Any) -> list[Reason]:  # noqa: ANN401
-    workers = getattr(loader, "num_workers", 0)
+    workers = _workers(loader)
     made: list[Reason] = []
     if getattr(loader, "persistent_workers", False):
         made.append(
@@ -37,7 +37,7 @@ def _of_loader(loader: Any) -> list[Reason]:  # noqa: ANN401
                 "Pass persistent_workers=False.",
             )
         )
-    if workers and getattr(loader, "in_order", None) is False:
+    if workers and not getattr(loader, "in_order", True):
         made.append(("batches in the order of their arrival", "Pass in_order=True."))
     if is_stateful(loader):
         if workers:
@@ -76,3 +76,8 @@ def changes(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         for name in {**was, **now}
         if was.get(name) != now.get(name)
     ]
+
+
+def _workers(loader: Any) -> int:  # noqa: ANN401
+    found = getattr(loader, "num_workers", 0)
+    return found if isinstance(found, int) else 0

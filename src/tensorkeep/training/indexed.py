@@ -9,7 +9,7 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from tensorkeep.errors import DoesNotFit
-from tensorkeep.training.indices import Indices, chain, needs_watching
+from tensorkeep.training.indices import Indices, chain, unknown
 from tensorkeep.training.seeding import SeededDataset
 
 PutBack = Callable[[], None]
@@ -17,10 +17,10 @@ Facts = dict[str, Any]
 
 
 class Indexed:
-    """See `loading.Loading`. The loader itself is left alone: a copy of it has our index sampler."""
+    """See `loading.Loading`. A copy of the loader has our sampler; it is left alone."""
 
     def __init__(self, loader: DataLoader[Any], salt: str | None, *, exact: bool) -> None:
-        self._loader, self._salt, self._watch = loader, salt, exact and needs_watching(loader)
+        self._loader, self._salt, self._watch = loader, salt, unknown(loader) if exact else ""
         self._indices = Indices(())
 
     @property
@@ -63,7 +63,7 @@ class Indexed:
         """No worker need start to say that nothing is left; the sampler says so."""
         self._begun(taken, num_workers=0, prefetch_factor=None, timeout=0)
         self._indices.advance()
-        for _ in self._indices:
+        if next(self._indices, self) is not self:  # not `for`, which would begin it again
             raise DoesNotFit(
                 "the sampler",
                 expected=f"the {taken} batches that the loader says it has",

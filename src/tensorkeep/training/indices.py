@@ -42,13 +42,13 @@ def chain(loader: Any) -> dict[str, Any]:  # noqa: ANN401
     return made
 
 
-def needs_watching(loader: Any) -> bool:  # noqa: ANN401
-    """Whether a sampler is not of those that are known to leave the global generators alone."""
-    return any(
-        type(sampler) not in _KNOWN
-        or getattr(sampler, "generator", None) is torch.default_generator
-        for sampler in chain(loader).values()
-    )
+def unknown(loader: Any) -> str:  # noqa: ANN401
+    """The class of a sampler that may draw from the global generators; empty if there is none."""
+    for sampler in chain(loader).values():
+        own = getattr(sampler, "generator", None) is not torch.default_generator
+        if type(sampler) not in _KNOWN or not own:
+            return type(sampler).__qualname__
+    return ""
 
 
 def key(index: object) -> bytes:
@@ -70,12 +70,12 @@ class Indices:
     """An index sampler of one epoch that knows what it gave.
 
     `skip`: how many of its first draws are not given. `digest`: of all that was drawn up to what
-    `took` counted last; a loader with workers draws ahead. `watch`: refuse a sampler that draws
-    from a global generator after its first draw; whatever the training draws in between would
-    change its order, and no replay could bring it back.
+    `took` counted last; a loader with workers draws ahead. `watch`: the name of a sampler that is
+    refused if it draws from a global generator after its first draw; whatever the training draws
+    in between would change its order, and no replay could bring it back.
     """
 
-    def __init__(self, inner: Iterable[Any], *, skip: int = 0, watch: bool = False) -> None:
+    def __init__(self, inner: Iterable[Any], *, skip: int = 0, watch: str = "") -> None:
         self.inner, self.skip, self.digest = inner, skip, b""
         self._watch, self._draws, self._latest = watch, 0, b""
         self._ahead: deque[bytes] = deque()
@@ -107,7 +107,7 @@ class Indices:
         index = next(self._iterator)
         if before is not None and not _same(before, _states()):
             raise BadArgument(
-                f"the sampler {type(self.inner).__qualname__}",
+                f"the sampler {self._watch}",
                 expected="one that draws from the global generators only when an epoch begins",
                 got="one that draws from them between batches, where the training does, too",
                 remedy="Give it a generator of its own, or pass exact=False.",

@@ -21,7 +21,8 @@ from tensorkeep.stores import commit
 from tensorkeep.stores._errors import file_name
 from tensorkeep.stores.local import LocalSink
 from tensorkeep.training import randomness, retention
-from tensorkeep.training.batches import COUNTED, Asked, Batches, Loaders
+from tensorkeep.training.asking import Asked
+from tensorkeep.training.batches import COUNTED, Batches, Loaders
 from tensorkeep.training.locking import Lock
 from tensorkeep.training.making import Making, numbers, step_number
 from tensorkeep.training.packing import Package
