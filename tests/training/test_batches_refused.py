@@ -20,7 +20,8 @@ from torch.utils.data import (
     SequentialSampler,
 )
 
-from tensorkeep.errors import BadArgument, DoesNotFit, TensorkeepWarning
+from tensorkeep.errors import BadArgument, Damaged, DoesNotFit, TensorkeepWarning
+from tensorkeep.training.batches import Loaders
 from tensorkeep.training.run import Run
 
 
@@ -198,6 +199,37 @@ def test_another_order_is_refused_and_nothing_is_changed(tmp_path) -> None:
         assert torch.equal(torch.get_rng_state(), before)
         with pytest.warns(TensorkeepWarning, match="order"):
             assert len(list(run.batches(numbers(sampler=other), exact=False))) == 1
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda loader: loader.pop("position"), "position"),
+        (lambda loader: loader.update(epoch="1"), "without its epoch"),
+        (lambda loader: loader["position"].update(taken=-1), "without its numbers"),
+        (lambda loader: loader["position"]["start"].update(globals=[]), "beginning of its epoch"),
+    ],
+)
+def test_a_position_that_we_never_write_is_damage_and_nothing_is_changed(
+    spoil, words, tmp_path, monkeypatch
+) -> None:
+    capture = Loaders.capture
+
+    def spoiled(self: Loaders) -> dict[str, Any]:
+        made = capture(self)
+        for loader in made["named"].values():
+            spoil(loader)
+        return made
+
+    monkeypatch.setattr(Loaders, "capture", spoiled)
+    saved_in_the_middle(tmp_path, numbers())
+    before = torch.get_rng_state()
+    torch.rand(3)
+    after = torch.get_rng_state()
+    assert not torch.equal(before, after)
+    with Run(tmp_path) as run, pytest.raises(Damaged, match=words):
+        run.resume(2)
+    assert torch.equal(torch.get_rng_state(), after)
 
 
 def test_a_generator_that_is_gone_is_refused(tmp_path) -> None:

@@ -52,6 +52,22 @@ def _state(made: dict[str, Any]) -> dict[str, Any]:
     return made
 
 
+def _place(loader: dict[str, Any]) -> None:
+    """Raises if it is not where a loader was, as `batches` writes it."""
+    position = loader["position"]
+    if not isinstance(loader["epoch"], int) or not isinstance(loader["carried"], dict):
+        raise TypeError("a loader without its epoch or generators")
+    if position is not None:
+        numbers = position["epoch"], position["taken"]
+        kept = position["facts"], *(position["start"][k] for k in ("globals", "tracked", "carried"))
+        if not all(isinstance(each, int) for each in numbers) or min(numbers) < 0:
+            raise TypeError("a position without its numbers")
+        if not all(isinstance(each, dict) for each in kept) or not {"digest", "state"} <= {
+            *position
+        }:
+            raise TypeError("a position without the beginning of its epoch")
+
+
 class Opened:
     """A checkpoint in memory, verified. Raises `Damaged`, `NotFound`, `Unsupported`."""
 
@@ -91,7 +107,11 @@ class Opened:
         packed = self.state.get(LOADERS)
         if packed is None:
             return {}
-        return unpacked(LOADERS, packed, self._fetch, self._names, str(self.saved.path))
+        with sane(self.saved.path):
+            tree = unpacked(LOADERS, packed, self._fetch, self._names, str(self.saved.path))
+            for each in tree["named"].values():
+                _place(each)
+        return tree
 
     def _fetch(self, file: str, tensor: str) -> torch.Tensor:
         try:
