@@ -294,3 +294,42 @@ def test_the_position_is_in_the_checkpoint_as_json(tmp_path) -> None:
     position = state["loaders"]["named"]["train"]["position"]
     assert (position["epoch"], position["taken"], state["epoch"]) == (1, 2, 1)
     assert (tmp_path / "run/step-00000007/loaders.safetensors").exists()
+
+
+def test_saved_between_epochs(tmp_path) -> None:
+    def epochs(path: Path, first: int, last: int) -> list[Any]:
+        loader, seen = LOADERS["own generator"](0), []
+        with Run(path, asynchronous=False) as run:
+            assert run.resume() == first
+            for epoch in range(first, last):
+                assert run.epoch == epoch
+                seen += [batch.tolist() for batch in run.batches(loader)]
+                run.save(epoch + 1)
+        return seen
+
+    torch.manual_seed(0)
+    whole = epochs(tmp_path / "whole", 0, 3)
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+    first = epochs(tmp_path / "cut", 0, 2)
+    torch.manual_seed(1)
+    second = epochs(tmp_path / "cut", 2, 3)
+    order = [[int(sample[0]) for sample in batch] for batch in whole]
+    assert [[int(sample[0]) for sample in batch] for batch in [*first, *second]] == order
+
+
+def test_what_is_drawn_between_resume_and_the_loop_does_not_matter(tmp_path) -> None:
+    def go(run: Run, stop: int | None = None) -> list[Any]:
+        seen = []
+        for step, batch in enumerate(run.batches(LOADERS["shuffle"](0)), 1):
+            seen.append(batch.tolist())
+            if step == stop:
+                run.save(step)
+        return seen
+
+    with Run(tmp_path, asynchronous=False) as run:
+        whole = go(run, stop=2)
+        run.resume(2)
+        torch.rand(5), random.random()
+        assert go(run) == whole[2:]
