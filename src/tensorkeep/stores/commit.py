@@ -69,13 +69,7 @@ class FolderCommit:
 
     def put(self, name: str, data: bytes) -> None:
         """A small file, whole and durable."""
-        file = self.jobs(name, memoryview(data), len(data))
-        try:
-            for job in file.pieces():
-                job()
-            file.close()
-        finally:
-            file.release()
+        self.jobs(name, memoryview(data), len(data)).finish()
 
     def commit(self) -> None:
         """Let the folder appear. Raises what the constructor raises.
@@ -170,6 +164,15 @@ class CommitFile:
                 os.ftruncate(self._descriptor, self._size)
             os.fsync(self._descriptor)
 
+    def finish(self) -> None:
+        """All of it, by the thread that calls."""
+        try:
+            for piece in self.pieces():
+                piece()
+            self.close()
+        finally:
+            self.release()
+
     def release(self) -> None:
         """Let go of the descriptor, when no piece is being written any more."""
         with contextlib.suppress(OSError):  # `close` has reported what there was to report
@@ -188,6 +191,27 @@ def _opened(path: Path, direct: bool) -> tuple[int, bool]:
 
 def _padded(size: int) -> int:
     return -(-size // BLOCK) * BLOCK
+
+
+def put(path: Path, data: bytes) -> None:
+    """A small file beside checkpoints: the old one or this one, durable when it returns.
+
+    A link of that name is replaced, not what it leads to. Raises `AccessDenied`, `NoSpace`,
+    `StoreError`.
+    """
+    # One name for all times, so that what a crash leaves is replaced by the next one.
+    temporary = path.with_name(path.name + WRITING)
+    with mapped(path):
+        temporary.unlink(missing_ok=True)
+    try:
+        CommitFile(temporary, os.fspath(path), memoryview(data), len(data), False).finish()
+        with mapped(path):
+            temporary.replace(path)
+            sync_folder(path.parent)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
 
 
 def delete(folder: Path) -> None:

@@ -19,7 +19,6 @@ from tensorkeep.checkpoints.runs import RUN, STATE, RunFolder, folder_of, step_o
 from tensorkeep.errors import BadArgument, StoreError, TensorkeepError, TensorkeepWarning
 from tensorkeep.stores import commit
 from tensorkeep.stores._errors import file_name
-from tensorkeep.stores.local import LocalSink
 from tensorkeep.training import randomness, retention
 from tensorkeep.training.asking import Asked
 from tensorkeep.training.batches import COUNTED, Batches, Loaders
@@ -82,12 +81,7 @@ class Run:
 
     def _settings(self) -> None:
         content = {"kind": "tensorkeep run", "version": 1, "keep": self.keep.to_dict()}
-        data = manifests.sealed(content)
-        if (self.path / RUN).is_symlink():  # what it leads to would be replaced
-            raise StoreError(self.path / RUN, expected="a file", got="a link", remedy="Remove it.")
-        with LocalSink(self.path / RUN, overwrite=True, size=len(data)) as sink:
-            sink.write_at(0, data)
-            sink.commit()
+        commit.put(self.path / RUN, manifests.sealed(content))
 
     def track(self, **objects: object) -> None:
         """Keep the state of these, each under its name, which is also its file's.
