@@ -19,7 +19,7 @@ WITH_TORCH = {"live", "training", "shipping", "registries"}
 PUBLIC = {
     "__version__",
     "Checkpoint",
-    *("KeepBest", "KeepEvery", "KeepLast", "KeepWithin", "Run"),
+    *("Int8Linear", "KeepBest", "KeepEvery", "KeepLast", "KeepWithin", "Run"),
     "Limits",
     "TensorRef",
     "TensorkeepError",
@@ -34,7 +34,9 @@ PUBLIC = {
     "match",
     "open",
     "quantize",
+    "replace_linear",
     "safe_globals",
+    "save",
     "scan",
     "set_lr",
     "verify",

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tensorkeep.live.int8 import Int8Linear, replace_linear
     from tensorkeep.live.into import empty_weights, load_into
     from tensorkeep.live.loading import load
+    from tensorkeep.live.saving import save
     from tensorkeep.live.whole import load_model
     from tensorkeep.quantizing import quantize
     from tensorkeep.scanning.targets import scan
@@ -62,6 +63,7 @@ __all__ = [
     "quantize",
     "replace_linear",
     "safe_globals",
+    "save",
     "scan",
     "set_lr",
     "verify",
@@ -89,6 +91,7 @@ _LAZY = {
     "quantize": ("tensorkeep.quantizing", "quantize"),
     "replace_linear": ("tensorkeep.live.int8", "replace_linear"),
     "safe_globals": ("tensorkeep.scanning.weights_only", "safe_globals"),
+    "save": ("tensorkeep.live.saving", "save"),
     "scan": ("tensorkeep.scanning.targets", "scan"),
     "set_lr": ("tensorkeep.training.learning_rate", "set_lr"),
     "verify": ("tensorkeep.verifying", "verify"),

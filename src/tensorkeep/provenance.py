@@ -6,13 +6,20 @@ were changed, the oldest first. Names of files and no paths: where they lay is n
 
 from __future__ import annotations
 
+import functools
 import json
+import platform
+import sys
 from collections.abc import Iterable, Mapping
-from pathlib import PurePath
+from importlib import metadata as packages
+from pathlib import Path, PurePath
 from typing import Any
 
 PREFIX = "tensorkeep."
 LINEAGE = f"{PREFIX}lineage"
+# What a file that was saved from memory says of its making; JSON, see `facts`.
+SAVED = f"{PREFIX}saved"
+_PATIENCE = 10
 # The member of a zip for a format without text of its own; torch reads only those that it knows.
 RECORD = "tensorkeep.json"
 
@@ -42,3 +49,54 @@ def extended(metadata: Mapping[str, str], step: Mapping[str, Any]) -> dict[str, 
     if not isinstance(steps, list):
         steps = []
     return {**metadata, LINEAGE: json.dumps([*steps, step], ensure_ascii=False)}
+
+
+def facts(config: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Who makes a file now: `tensorkeep`, `torch`, `python`, `git`, `command`, `config`.
+
+    `git`: `{"commit", "dirty"}` of the current folder, None outside a repository; `torch`: None
+    where it was not imported. `command` is the program's name without its folder, and its
+    arguments. JSON.
+    """
+    torch = sys.modules.get("torch")
+    return {
+        "tensorkeep": _version(),
+        "torch": None if torch is None else str(torch.__version__),
+        "python": platform.python_version(),
+        "git": _git(),
+        "command": [Path(sys.argv[0]).name if sys.argv else "", *sys.argv[1:]],
+        "config": dict(config or {}),
+    }
+
+
+def _version() -> str:
+    try:
+        return packages.version("tensorkeep")
+    except packages.PackageNotFoundError:  # a copy that nobody installed
+        return "unknown"
+
+
+@functools.cache
+def _git() -> dict[str, Any] | None:
+    commit = _said("rev-parse", "HEAD")
+    if commit is None:
+        return None
+    changes = _said("status", "--porcelain", "--untracked-files=no")
+    return {"commit": commit, "dirty": None if changes is None else bool(changes)}
+
+
+def _said(*arguments: str) -> str | None:
+    """What the user's git answers; None if there is none, or it has nothing to say in time."""
+    import subprocess
+
+    try:
+        made = subprocess.run(  # noqa: S603 - the words are ours
+            ["git", *arguments],  # noqa: S607 - whichever git the user has
+            capture_output=True,
+            timeout=_PATIENCE,
+            check=True,
+            stdin=subprocess.DEVNULL,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return made.stdout.decode("utf-8", "replace").strip()

@@ -142,7 +142,7 @@ class Destination:
 
     def write(
         self,
-        ckpt: Checkpoint,
+        ckpt: Checkpoint | None,
         plan: Plan,
         overwrite: bool,
         *,
@@ -152,11 +152,11 @@ class Destination:
     ) -> tuple[int | None, list[str]]:
         """Write it all and let it appear; with `verify`, compared before it appears.
 
-        `others`: further checkpoints that tensors come from. Returns how many tensors were
-        compared, and notes. Raises `ChangedWhileRead` if somebody wrote to a source meanwhile:
-        half of what was copied may be old and half new.
+        `ckpt`: what tensors are read from, or None if all are in memory; `others`: further
+        ones. Returns how many tensors were compared, and notes. Raises `ChangedWhileRead` if
+        somebody wrote to a source meanwhile: half of what was copied may be old and half new.
         """
-        sources = [ckpt, *others]
+        sources = [*others] if ckpt is None else [ckpt, *others]
         for one in sources:
             one.advise_sequential()
         reporter.start(f"writing {self.path.name}", plan.nbytes)

@@ -17,6 +17,7 @@ from tensorkeep.checkpoints import manifest as manifests
 from tensorkeep.checkpoints.keeping import KeepAll, Policy
 from tensorkeep.checkpoints.runs import RUN, STATE, RunFolder, folder_of, step_of
 from tensorkeep.errors import BadArgument, StoreError, TensorkeepError, TensorkeepWarning
+from tensorkeep.provenance import facts
 from tensorkeep.stores import commit
 from tensorkeep.stores._errors import file_name
 from tensorkeep.training import randomness, retention
@@ -188,8 +189,6 @@ class Run:
         return (json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
     def _manifest(self, step: int, metrics: dict[str, float]) -> Making:
-        from tensorkeep.training.provenance import facts
-
         return Making(step, self._parent, self.epoch, metrics, facts(self.config))
 
     def wait(self) -> None:
