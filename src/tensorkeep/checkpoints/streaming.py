@@ -21,6 +21,8 @@ from tensorkeep.progress import SILENT, Reporter
 from tensorkeep.stores import Sink
 
 _CHUNK = 16 * BLOCK
+_STRIDED = 32 * BLOCK
+_WIDE = 4 * BLOCK
 # Below this size a tensor costs more in calls than in bytes, and threads only wait for each other.
 _SMALL = 64 << 10
 _THREADS = 2
@@ -236,7 +238,10 @@ def _blocks(output: Output, buffer: memoryview, start: int, stop: int) -> Iterat
     ref, values = output.direct, output.values
     if ref is None:
         size = values.dtype.itemsize
-        yield from values.blocks(start // size, stop // size)
+        if values.stored is not None:  # a view: the larger its blocks, the longer its reads
+            yield from values.stored.blocks(_WIDE, start=start // size, stop=stop // size)
+        else:
+            yield from values.blocks(start // size, stop // size)
         return
     ref.check()
     storage, first = ref.record.storage, ref.record.offset * ref.record.dtype.itemsize
@@ -270,10 +275,20 @@ def _plan(outputs: Sequence[Output], layout: Layout) -> Iterator[_Job]:
         elif layout.checksums or not (output.direct or output.values.splits):
             yield _Job([which])
         else:
-            for start in range(0, size, _CHUNK):
-                yield _Job([which], start, min(_CHUNK, size - start))
+            step = _CHUNK if output.direct else _strided_chunk(output)
+            for start in range(0, size, step):
+                yield _Job([which], start, min(step, size - start))
     if batch:
         yield _Job(batch)
+
+
+def _strided_chunk(output: Output) -> int:
+    """Bytes of whole rows, and more of them at a time: a column is read element by element.
+
+    A row that is cut in two is gathered twice, each time by as many reads as it has elements.
+    """
+    row = max(output.nbytes // max(output.values.shape[0], 1), 1)
+    return max(_STRIDED // row, 1) * row if row <= _STRIDED else _CHUNK
 
 
 def _joint(outputs: Sequence[Output]) -> dict[int, list[int]]:
