@@ -75,7 +75,8 @@ def tops(raw: Numbers, dtype: str, room: Room) -> Numbers:
         # Without the sign bit the codes of 16-bit floats are in the order of what they stand for.
         size = np.bitwise_and(raw, np.uint16(0x7FFF), out=_like(room.whole.view("<u2"), raw))
         return _floats.widen(np.ascontiguousarray(size.max(axis=1)), dtype)
-    found: Numbers = np.abs(raw.view(room.wide), out=_like(room.ratio, raw)).max(axis=1)
+    values = raw.view(room.wide)  # read twice: magnitudes would have to be written once
+    found: Numbers = np.maximum(values.max(axis=1), -values.min(axis=1))
     return found
 
 
