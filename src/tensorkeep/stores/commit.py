@@ -132,22 +132,22 @@ class CommitFile:
         self.name, self._data, self._size = name, data, size
         with mapped(name):
             self._descriptor, self.direct = _opened(path, direct and bool(size))
+            self._end = _padded(size) if self.direct else size
             if self.direct:
                 with contextlib.suppress(OSError):
-                    kernel.fallocate(self._descriptor, _padded(size))
+                    kernel.fallocate(self._descriptor, self._end)
 
     def pieces(self) -> Iterator[Job]:
         """A job for each piece; they may run in any order and at the same time."""
-        end = _padded(self._size) if self.direct else self._size
-        for start in range(0, end, PIECE):
-            yield self._piece(start, min(start + PIECE, end))
+        for start in range(0, self._end, PIECE):
+            yield self._piece(start, min(start + PIECE, self._end))
 
     def _piece(self, start: int, stop: int) -> Job:
         def write() -> None:
             at = start
             with mapped(self.name, f"offset {start}"):
                 while at < stop:
-                    count = os.pwrite(self._descriptor, self._data[at:stop], at)
+                    count = self._write(at, stop)
                     if self.direct:
                         # A disk that is nearly full takes a part of a block, and would for ever.
                         count -= count % BLOCK
@@ -157,10 +157,25 @@ class CommitFile:
 
         return write
 
+    def _write(self, at: int, stop: int) -> int:
+        direct = self.direct  # another thread may change it meanwhile
+        try:
+            return os.pwrite(self._descriptor, self._data[at:stop], at)
+        except OSError as error:
+            if error.errno != errno.EINVAL or not direct:
+                raise
+        # The file was opened so, but this device wants larger blocks, or a limit cuts one in two.
+        import fcntl
+
+        flags = fcntl.fcntl(self._descriptor, fcntl.F_GETFL)
+        fcntl.fcntl(self._descriptor, fcntl.F_SETFL, flags & ~os.O_DIRECT)
+        self.direct = False
+        return os.pwrite(self._descriptor, self._data[at:stop], at)
+
     def close(self) -> None:
         """Cut the padding off and make it durable."""
         with mapped(self.name):
-            if self.direct:
+            if self._end > self._size:
                 os.ftruncate(self._descriptor, self._size)
             os.fsync(self._descriptor)
 
