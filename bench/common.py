@@ -28,6 +28,8 @@ RESULTS = HERE / "results"
 STARTER = HERE / "starter.py"
 LIBRARIES = ("tensorkeep", "torch", "safetensors", "numpy", "click")
 MB = 1e6
+# Rounds of figures whose runs take seconds: all of them together shall take twenty minutes.
+MOST_RUNS = 3
 
 
 def nothing() -> None:

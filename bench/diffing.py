@@ -5,7 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import files
-from common import Bench, Contestant, figure, interleave, python, ratio, row_of, target, tensorkeep
+from common import (
+    MOST_RUNS,
+    Bench,
+    Contestant,
+    figure,
+    interleave,
+    python,
+    ratio,
+    row_of,
+    target,
+    tensorkeep,
+)
 
 # One tensor at a time, in float32, as people write it.
 TORCH = """
@@ -57,7 +68,7 @@ def measure(bench: Bench) -> dict[str, Any]:
         ("2 GB, float16, all different", "float16", "other"),
     ):
         size = files.pair(bench, dtype, "first", ".pth").stat().st_size
-        rows = interleave(ways(bench, dtype, which), bench.runs)
+        rows = interleave(ways(bench, dtype, which), min(bench.runs, MOST_RUNS))
         cases[name] = {
             "bytes": size,
             "rows": rows,

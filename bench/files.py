@@ -78,7 +78,7 @@ save_file(torch.load(sys.argv[1], mmap=True), sys.argv[2])
 """
 
 # Width of the model, and gigabytes of its file, as it is called in the results.
-WIDTHS = {2: 1536, 8: 3168, 20: 5088, 100: 11328}
+WIDTHS = {2: 1536, 8: 3168, 20: 5088, 40: 7152, 100: 11328}
 
 
 def large(bench: Bench) -> Path:
@@ -121,6 +121,11 @@ def pickle_of(path: Path) -> Path:
             name = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
             out.write_bytes(archive.read(name))
     return out
+
+
+def width(bench: Bench, gigabytes: int) -> str:
+    """The width of the model in the file of that size."""
+    return _width(bench, gigabytes)
 
 
 def _width(bench: Bench, gigabytes: int) -> str:

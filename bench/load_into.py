@@ -14,7 +14,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from common import HERE, Bench, Contestant, environment, figure, interleave, ratio, row_of, target
+import files
+from common import (
+    HERE,
+    MOST_RUNS,
+    Bench,
+    Contestant,
+    environment,
+    figure,
+    interleave,
+    ratio,
+    row_of,
+    target,
+)
 
 CHILD = HERE / "load_into_child.py"
 OURS, DEFAULT = "empty_weights, load_into(mmap)", "build, torch.load, load_state_dict"
@@ -26,6 +38,7 @@ WAYS = {
     "build, torch.load(mmap), load_state_dict": "torch_mapped",
     "meta, torch.load(mmap), load_state_dict(assign)": "torch_assigned",
 }
+LAYER = "empty_weights, load_into(mmap), one layer used"
 USED = {
     f"{OURS}, all weights used": "ours_mapped",
     "meta, torch.load(mmap), load_state_dict(assign), all weights used": "torch_assigned",
@@ -41,18 +54,33 @@ def measure(bench: Bench) -> dict[str, Any]:
         subprocess.run(command, check=True, env=environment())
     ways = [_contestant(name, way, path, layers) for name, way in WAYS.items()]
     ways += [_contestant(name, way, path, layers, "use") for name, way in USED.items()]
-    rows = interleave(ways, bench.runs)
+    runs = min(bench.runs, MOST_RUNS)
+    rows = interleave(ways, runs)
+    layer = _layer(bench, runs)
     mine = row_of(rows, OURS)
     times = {name: ratio(rows, name, OURS, "inside_ms") for name in WAYS if name != OURS}
     return {
         "bytes": path.stat().st_size,
         "rows": rows,
         "times_faster": times,
+        "layer": layer,
         "targets": [
+            target(
+                "one layer of 40 GB: bytes touched / its bytes",
+                1.1,
+                round(layer["touched_mb"] / layer["layer_mb"], 3),
+            ),
             target("load_into(mmap) of a billion parameters: ms", 200, mine["load_ms"]),
             target(f"{DEFAULT} / ours", 20, times[DEFAULT], at_least=True),
         ],
     }
+
+
+def _layer(bench: Bench, runs: int) -> dict[str, Any]:
+    """A mapped model of 40 GB of which one layer is used: what of the file is then in memory."""
+    path = files.sparse(bench, 40)
+    command = [sys.executable, HERE / "layer_child.py", path, files.width(bench, 40)]
+    return {"bytes": path.stat().st_size, **interleave([Contestant(LAYER, command)], runs)[0]}
 
 
 def _contestant(name: str, way: str, path: Path, layers: str, *more: str) -> Contestant:

@@ -14,10 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import files
-from common import HERE, Bench, Contestant, environment, figure, interleave, ratio, target
+from common import (
+    HERE,
+    MOST_RUNS,
+    Bench,
+    Contestant,
+    environment,
+    figure,
+    interleave,
+    ratio,
+    target,
+)
 
 CHILD = HERE / "loading_child.py"
-PACKAGES = ("fastsafetensors", "runai-model-streamer", "tensorizer")
+PACKAGES = ("fastsafetensors==0.5.0", "runai-model-streamer==0.17.0", "tensorizer==2.12.1")
 # What they need beside torch and numpy.
 NEEDED = (
     *("humanize", "redis", "hiredis", "boto3", "botocore", "jmespath", "s3transfer"),
@@ -37,7 +47,6 @@ writer.write_state_dict(torch.load(sys.argv[1], mmap=True))
 writer.close()
 """
 COUNT = 20_000
-MOST_RUNS = 3  # four rounds of eight processes that each import torch
 _PTH = ("ours", "torch_load")
 _SAFE = ("ours", "safetensors_copied", "safetensors_pread")
 _OTHERS = ("fastsafetensors", "runai", "tensorizer")
@@ -69,7 +78,12 @@ def measure(bench: Bench) -> dict[str, Any]:
             way: ratio(case["rows"], way, mine, "inside_ms")
             for way, mine in case["ours_for"].items()
         }
-    return {"cases": cases, "missing": missing, "targets": targets(cases)}
+    return {
+        "cases": cases,
+        "loaders": list(PACKAGES),
+        "missing": missing,
+        "targets": targets(cases),
+    }
 
 
 def beside(way: str, case: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import files
 from common import (
+    MOST_RUNS,
     Bench,
     Contestant,
     figure,
@@ -90,7 +91,7 @@ def case(bench: Bench, dtype: str) -> dict[str, Any]:
     """All ways on the file of one dtype."""
     size = files.pair(bench, dtype, "first", ".pth").stat().st_size
     both = [*ways(bench, dtype, durable=True), *ways(bench, dtype, durable=False)]
-    rows = interleave(both, bench.runs)
+    rows = interleave(both, min(bench.runs, MOST_RUNS))
     return {
         "bytes": size,
         "rows": rows,

@@ -16,7 +16,7 @@ README = HERE.parent / "README.md"
 START, END = "<!-- bench:start -->", "<!-- bench:end -->"
 FIGURES = ("inspecting", "converting", "scanning", "pickling", "curves")
 # Drawn once they have been measured.
-LATER = ("diffing", "quantizing", "loading", "load_into")
+LATER = ("diffing", "quantizing", "loading", "load_into", "matching")
 # Takes the other scanners and ten minutes, and is run by itself: `make bench-scanners`.
 APART = ("scanners",)
 
@@ -43,6 +43,7 @@ def render(results: dict[str, dict[str, Any]]) -> str:
         ("quantizing", quantizing),
         ("loading", loading),
         ("load_into", load_into),
+        ("matching", matching),
         ("scanning", scanning),
         ("pickling", pickling),
     ):
@@ -158,8 +159,14 @@ def loading(result: dict[str, Any]) -> list[tuple[str, str, str, str]]:
                 ", safetensors" if mine["name"].endswith("tensors") else ""
             )
             words = f"{peer.replace('_', ' ')}: {other['inside_ms']:.0f} ms"
-            rows.append((title, f"{mine['inside_ms']:.0f} ms", words, f"{times:.1f}x"))
+            rows.append((title, f"{mine['inside_ms']:.0f} ms", words, faster(times)))
+    rows += [(f"`load`: {way}", "", f"not measured: {why}", "") for way, why in missing(result)]
     return rows
+
+
+def missing(result: dict[str, Any]) -> list[tuple[str, str]]:
+    """What could not be measured, and why."""
+    return [(way.replace("_", " "), why) for way, why in result.get("missing", {}).items()]
 
 
 def load_into(result: dict[str, Any]) -> list[tuple[str, str, str, str]]:
@@ -172,6 +179,20 @@ def load_into(result: dict[str, Any]) -> list[tuple[str, str, str, str]]:
             other = f"{name}: {duration(by[name]['inside_ms'])}"
             rows.append((title, mine, other, faster(times)))
             title = mine = ""
+    layer = result["layer"]
+    used = f"{layer['touched_mb']:.0f} MB of the file in memory for a layer of "
+    title = f"a mapped model of {volume(layer['bytes'] / 1e3)}, one layer of it used"
+    rows.append((title, duration(layer["inside_ms"]), used + f"{layer['layer_mb']:.0f} MB", ""))
+    return rows
+
+
+def matching(result: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    """The search stands beside nobody's: what it may take was set before."""
+    rows = []
+    for name, taken in result["cases"].items():
+        by = by_name(taken)
+        words = f"the search alone {duration(by['search']['inside_ms'])}"
+        rows.append((f"`match` of {name}", cost(by["tensorkeep match"]), words, ""))
     return rows
 
 

@@ -1,7 +1,8 @@
 """Every figure, then the README: `make bench`, or `python bench/run.py [scanners ...]`.
 
-Takes about half an hour on an idle machine of two cores, 20 GB of disk in the folder for
-temporary files (--files names another), and the network once, for the other scanners.
+Takes under an hour on an idle machine of two cores (diffing, quantizing, loading, load_into and
+matching are meant to be twenty minutes of it), 30 GB of disk in the folder for temporary files
+(--files names another), and the network once, for the other scanners and loaders.
 """
 
 from __future__ import annotations

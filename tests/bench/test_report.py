@@ -78,6 +78,27 @@ def test_the_table_of_scanners_has_totals_only(report: ModuleType) -> None:
     assert "| `scan` of a bomb (40 kB) | 90.0 s, 50 MB | 2 |" in report.alone(cases)
 
 
+def test_figures_that_come_later_are_drawn(report: ModuleType) -> None:
+    search = {"name": "search", "inside_ms": 96.0}
+    whole = {"name": "tensorkeep match", "wall_ms": 420.0, "peak_mb": 31.0}
+    cases = {"20000 tensors, blocks": [search, whole]}
+    rows = report.matching({"cases": cases})
+    assert rows == [
+        ("`match` of 20000 tensors, blocks", "420 ms, 31 MB", "the search alone 96 ms", "")
+    ]
+    assert report.missing({"missing": {"2_GB, cold": "no direct reads"}}) == [
+        ("2 GB, cold", "no direct reads")
+    ]
+    ours = {"name": "empty_weights, load_into(mmap)", "inside_ms": 80.0}
+    slow = {"name": "build, torch.load, load_state_dict", "inside_ms": 8000.0}
+    layer = {"bytes": 40e9, "inside_ms": 90.0, "touched_mb": 273.0, "layer_mb": 272.8}
+    drawn = report.load_into(
+        {"rows": [ours, slow], "times_faster": {slow["name"]: 100.0}, "layer": layer}
+    )
+    assert [line[-1] for line in drawn] == ["**100x** faster", ""]
+    assert "40.0 GB" in drawn[1][0] and "273 MB of the file" in drawn[1][2]
+
+
 def test_a_missed_target_is_said(report: ModuleType) -> None:
     results = report.load()
     results["scanning"]["targets"][0].update(met=False, got=99.0)
