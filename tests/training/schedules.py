@@ -138,8 +138,13 @@ def optimizer_of(net: nn.Module, lrs, *, adam: bool = False, tensors: bool = Fal
 
 def built(name: str, lrs, **options):
     """An optimizer and the schedule on it, as new."""
+    return built_on(model(), name, lrs, **options)
+
+
+def built_on(net: nn.Module, name: str, lrs, **options):
+    """The same, for the parameters of `net`."""
     start = [0.7 * b for b in lrs] if name == "SWA" else lrs
-    optimizer = optimizer_of(model(), start, **options)
+    optimizer = optimizer_of(net, start, **options)
     return optimizer, SCHEDULES[name].build(optimizer, list(lrs))
 
 

@@ -420,6 +420,12 @@ def test_a_rate_of_nothing_has_no_factor() -> None:
     assert rates(optimizer) == [0.05]
 
 
+def test_a_present_rate_that_is_no_number() -> None:
+    pair = built("Step", [0.1, 0.02])
+    pair[0].param_groups[1]["lr"] = float("nan")
+    refused(*pair, 0.5, "now", "that are numbers")
+
+
 def test_rates_that_no_float_can_hold() -> None:
     refused(*built("OneCycle", [1e-5, 1.0]), 1e306, "base", "a float can hold")
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -33,6 +34,8 @@ WRITING, DELETING, ASIDE = ".tmp", ".deleting", ".replaced"
 BLOCK = 4096
 PIECE = 8 << 20
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
+# What file systems say that have no links, or no more for this file.
+_NO_LINKS = {errno.EPERM, errno.EXDEV, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS}
 
 Job = Callable[[], None]
 
@@ -70,6 +73,18 @@ class FolderCommit:
     def put(self, name: str, data: bytes) -> None:
         """A small file, whole and durable."""
         self.jobs(name, memoryview(data), len(data)).finish()
+
+    def link(self, name: str, source: Path) -> None:
+        """A file of another folder that is durable already, as it is: linked, or else copied."""
+        if not plain_name(name):
+            raise BadArgument(self.target, expected="the plain name of a file", got=repr(name))
+        with mapped(self.target / name):
+            try:
+                os.link(source, self._temporary / name)
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                _copy(source, self._temporary / name)
 
     def commit(self) -> None:
         """Let the folder appear. Raises what the constructor raises.
@@ -202,6 +217,15 @@ def _opened(path: Path, direct: bool) -> tuple[int, bool]:
         # Some create the file before they refuse the flag.
         path.unlink(missing_ok=True)
     return os.open(path, _NEW, 0o666), False
+
+
+def _copy(source: Path, target: Path) -> None:
+    shutil.copyfile(source, target)
+    descriptor = os.open(target, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _padded(size: int) -> int:

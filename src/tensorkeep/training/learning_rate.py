@@ -6,16 +6,21 @@ the rate before, OneCycleLR from what it left in the groups. What holds for each
 
 from __future__ import annotations
 
+import os
 import warnings
+from pathlib import Path
 
 from torch.optim import Optimizer
 from torch.optim.swa_utils import SWALR
 
+from tensorkeep.checkpoints.runs import RunFolder, step_of
 from tensorkeep.errors import BadArgument, TensorkeepWarning
-from tensorkeep.training.rates import custom, kinds, plateau, replayed, scaling
+from tensorkeep.stores._errors import file_name
+from tensorkeep.training.rates import custom, kinds, plateau, replayed, saved, scaling
 from tensorkeep.training.rates.arguments import Wanted, require_mode, scales
 from tensorkeep.training.rates.changes import Changes, rates
 from tensorkeep.training.rates.kinds import Scheduler
+from tensorkeep.training.rates.saved import Edited
 
 
 def set_lr(
@@ -43,6 +48,42 @@ def set_lr(
     for note in changes.notes:
         warnings.warn(TensorkeepWarning(note), stacklevel=2)
     return rates([group["lr"] for group in optimizer.param_groups])
+
+
+def offline(
+    run: str | os.PathLike[str],
+    lr: Wanted,
+    mode: str = "base",
+    *,
+    step: int | None = None,
+    optimizer: str | None = None,
+    scheduler: str | None = None,
+) -> Edited:
+    """`set_lr` on a checkpoint of the run in the folder `run`; says what was changed.
+
+    `step`: which checkpoint; the newest that is whole, if nothing is said. `optimizer` and
+    `scheduler`: their names in the run, where there are several. Every byte is verified first.
+    The checkpoint is replaced by a new one of the same step, whole or not at all, whose manifest
+    says under `edited` what was done and what the rates were. Nothing of the user's is run:
+    schedulers of other classes than torch's own are refused, and where a schedule holds functions
+    its rates are scaled, to within rounding of what `set_lr` gives.
+
+    Raises `AlreadyExists` if a run has the folder open, `NotFound`, `Damaged`, `StoreError` if no
+    checkpoint is whole, `BadArgument`; the old checkpoint is still there then.
+    """
+    asked = saved.Asked(lr, mode, optimizer, scheduler, planned)
+    return saved.edit(RunFolder(Path(file_name(run))), step, asked)
+
+
+def set_lr_in(folder: str | os.PathLike[str], lr: Wanted, mode: str = "base") -> Edited:
+    """`offline` on the checkpoint in `folder`, such as `runs/exp1/step-00000100`."""
+    path = Path(file_name(folder))
+    step = step_of(path.name)
+    if step is None:
+        raise BadArgument(
+            path, expected="the folder of a step, such as step-00000100", got="another"
+        )
+    return offline(path.parent, lr, mode, step=step)
 
 
 def planned(

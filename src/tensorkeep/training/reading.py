@@ -76,7 +76,7 @@ class Opened:
         self.manifest: Manifest = saved.manifest
         self.state = self._json()
         self._tensors = {
-            name: _read(saved, name, facts)
+            name: read_file(saved, name, facts)
             for name, facts in self.manifest.files.items()
             if name.endswith(TENSORS)
         }
@@ -125,7 +125,8 @@ class Opened:
         return iter(self._tensors.get(file, {}))
 
 
-def _read(saved: Saved, name: str, facts: FileFacts) -> dict[str, torch.Tensor]:
+def read_file(saved: Saved, name: str, facts: FileFacts) -> dict[str, torch.Tensor]:
+    """The tensors of one file, each compared with its digest. Raises `Damaged`, `NotFound`."""
     with LocalBlob(saved.path / name) as blob:
         if blob.size != facts.nbytes:
             raise Damaged(blob.name, expected=f"{facts.nbytes} bytes", got=f"{blob.size}")

@@ -56,6 +56,8 @@ class Order:
     manifest: Callable[[Mapping[str, FileFacts]], Manifest]
     replace: bool = False
     files: dict[str, FileFacts] = field(default_factory=dict)
+    # Files that stay as they are, from another checkpoint; `files` has what is known of them.
+    links: Mapping[str, Path] = field(default_factory=dict)
 
 
 def write(order: Order, ways: Ways) -> Manifest:
@@ -63,6 +65,8 @@ def write(order: Order, ways: Ways) -> Manifest:
     direct, began = ways.direct(), time.perf_counter()
     nbytes = sum(image.size for image in order.images)
     with FolderCommit(order.target, replace=order.replace) as commit:
+        for name, source in order.links.items():
+            commit.link(name, source)
         _images(order, commit, direct)
         for name, data in order.texts.items():
             commit.put(name, data)

@@ -170,7 +170,9 @@ class TrackedObject:
 
     def capture(self) -> Tree:
         """See `Tracked`."""
-        return {"class": _class_of(self.target), "state": self.target.state_dict()}
+        made = {"class": _class_of(self.target), "state": self.target.state_dict()}
+        within = _parts(self.target) if self.kind == "scheduler" else []
+        return {**made, "parts": within} if within else made
 
     def check(self, tree: Tree) -> None:
         """See `Tracked`."""
@@ -189,6 +191,12 @@ class TrackedObject:
 
 def _is_scheduler(target: object) -> bool:
     return isinstance(target, torch.optim.lr_scheduler.LRScheduler)
+
+
+def _parts(scheduler: Any) -> list[Tree]:  # noqa: ANN401
+    """The classes of the schedulers that one is made of; their states do not say them."""
+    own = getattr(scheduler, "_schedulers", ())
+    return [{"class": _class_of(each), "parts": _parts(each)} for each in own]
 
 
 def _class_of(target: object) -> str:

@@ -52,6 +52,13 @@ def scales(wanted: Wanted, old: Sequence[float]) -> list[Scale]:
     One number is for the first group whose rate is not 0, and the others keep their ratio to it;
     several are one for each group. Raises `BadArgument`.
     """
+    if not all(math.isfinite(each) for each in old):
+        raise BadArgument(
+            "set_lr",
+            expected="learning rates that are numbers",
+            got=str(list(old)),
+            remedy="Set group['lr'] of each group to a number first.",
+        )
     if isinstance(wanted, list | tuple):
         if len(wanted) != len(old):
             raise BadArgument(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
@@ -124,11 +125,12 @@ def _wanted_already(wanted: Wanted, began: Sequence[float]) -> bool:
 
 
 def _base_unknown(optimizer: Optimizer) -> BadArgument:
+    default = float(optimizer.defaults["lr"])
+    built = "no other" if math.isnan(default) else f"an optimizer built with {default}"
     return BadArgument(
         "set_lr, ReduceLROnPlateau",
         expected="the learning rate that the run began with, in group['initial_lr']",
-        got=f"rates {rates([group['lr'] for group in optimizer.param_groups])} and an optimizer "
-        f"built with {float(optimizer.defaults['lr'])}",
+        got=f"rates {rates([group['lr'] for group in optimizer.param_groups])} and {built}",
         remedy="Say it: group['initial_lr'] = ... for each of optimizer.param_groups; or use "
         'mode="now".',
     )

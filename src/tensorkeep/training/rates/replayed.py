@@ -34,6 +34,8 @@ from tensorkeep.training.rates.kinds import (
 
 # A rate that differs by more than this from that of its schedule was not made by it.
 _ROUNDING, _ROUNDING_OF_TENSORS = 1e-9, 1e-4
+# A minute's worth or two; a count out of a file may be anything.
+_MOST = 20_000_000
 _NOT_OPTIONS = ("params", "param_names", "initial_lr")
 _PLAIN = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, functools.partial)
 
@@ -110,7 +112,15 @@ def _step(real: Scheduler, made: Scheduler) -> None:
         made.last_epoch = real.last_epoch - 1
         made._update_lr()
         return
-    for _ in range(_steps(real)):
+    steps = _steps(real)
+    if steps > _MOST:
+        raise BadArgument(
+            f"set_lr, {called(real)}",
+            expected=f"at most {_MOST:,} steps to compute again",
+            got=f"{steps:,}",
+            remedy='Use mode="now", which scales the rates and computes none.',
+        )
+    for _ in range(steps):
         made.step()
 
 
