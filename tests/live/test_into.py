@@ -72,6 +72,34 @@ def test_a_file_of_something_else_is_no_success_even_if_not_strict(tmp_path: Pat
     assert equal(model, net())
 
 
+def test_what_would_mend_shapes_is_hinted_as_match_does_it(tmp_path: Path) -> None:
+    good = net().state_dict()
+    wrong = {f"module.{name}": tensor for name, tensor in good.items()}
+    wrong["module.embed.weight"] = wrong["module.embed.weight"].T.contiguous()
+    torch.save(wrong, path := tmp_path / "x.pth")
+    model = net(seed=1)
+    said = "`embed.weight` would fit after `--edit 'transpose pattern=^embed.weight$'`: transposed"
+    with pytest.raises(errors.DoesNotFit) as info:
+        tk.load_into(model, path)
+    assert said in str(info.value) and "match(...).mended" in str(info.value)
+    report = tk.load_into(model, path, strict=False)
+    found = tk.match(path, model)
+    assert said in str(report) and said in str(found)
+    assert report.hints == found.hints
+    assert report.to_dict()["hints"] == found.to_dict()["hints"]
+    tk.load_into(model, path, recipe=found.mended)
+    assert equal(model, net())
+
+
+def test_shapes_refused_by_themselves_are_what_was_expected(tmp_path: Path) -> None:
+    torch.save(net(4).state_dict(), tmp_path / "x.pth")
+    with pytest.raises(errors.DoesNotFit, match="the shapes of Net, got 2 MISMATCH in shape"):
+        tk.load_into(net(), tmp_path / "x.pth", strict=False, shapes="refuse")
+    save_file({"weight": torch.ones(4, 5)}, tmp_path / "x.safetensors")
+    with pytest.raises(errors.DoesNotFit, match="the shapes of Linear, got 1 MISMATCH in shape"):
+        tk.load_into(nn.Linear(3, 4), tmp_path / "x.safetensors", strict=False, shapes="refuse")
+
+
 def test_shape_alone_fills_nothing(tmp_path: Path) -> None:
     save_file({"kernel": torch.ones(4, 3)}, tmp_path / "x.safetensors")
     model = nn.Sequential(nn.Linear(3, 4, bias=False))

@@ -234,3 +234,14 @@ def test_the_command_writes_what_it_hints_at(tmp_path, monkeypatch):
 def test_nothing_is_hinted_where_all_fits():
     match = find_in(NET, Wanted("the model", NET))
     assert hints(match, NET, NET) == []
+
+
+def test_layers_that_are_called_alike_may_be_of_another_kind():
+    model = nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8), nn.Linear(8, 8))
+    file = model.state_dict()
+    file["0.weight"] = file["0.weight"].T
+    match = find_in(specs(file), Wanted("m", specs(model.state_dict())))
+    (hint,) = hints(match, specs(file), specs(model.state_dict()))
+    assert hint.lines == ["transpose pattern=^0.weight$"]
+    assert hint.mends == ("0.weight",)
+    assert hint.caution.endswith("look at `2.weight` too")

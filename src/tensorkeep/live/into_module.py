@@ -22,8 +22,9 @@ from tensorkeep.live.report import LoadReport
 from tensorkeep.live.undo import Undo
 from tensorkeep.live.wishes import Wish
 from tensorkeep.matching.finding import Match, compare, find
+from tensorkeep.matching.hints import hints
 from tensorkeep.matching.rules import applied
-from tensorkeep.matching.specs import Spec
+from tensorkeep.matching.specs import Spec, Wanted
 from tensorkeep.progress import Reporter
 
 _CPU = torch.device("cpu")
@@ -159,7 +160,7 @@ class _Work:
 
     def _fit(self) -> None:
         self.specs = self.coming.specs()
-        self.match = self._match()
+        self.match, self.wanted = self._match()
         self.after = _names_after(self.match, self.specs, self.coming)
 
     def _dequantise(self) -> set[str]:
@@ -175,18 +176,18 @@ class _Work:
         dequantising.dequantise(self.coming, found)
         return set(found)
 
-    def _match(self) -> Match:
+    def _match(self) -> tuple[Match, Wanted]:
         wanted = self.layout.wanted(self._lazy_shapes({}))
         names = {name: name for name in self.specs}
         if not self.how.fix:
-            return compare(names, self.specs, wanted.tensors)
+            return compare(names, self.specs, wanted.tensors), wanted
         match = find(self.specs, wanted.tensors, rebuilt=wanted.rebuilt)
         told = applied(match.rules, self.specs) if self.layout.lazy else {}
         shapes = self._lazy_shapes(told if isinstance(told, dict) else {})
         if shapes.keys() - wanted.tensors.keys():
             wanted = self.layout.wanted(shapes)
             match = find(self.specs, wanted.tensors, rebuilt=wanted.rebuilt)
-        return match
+        return match, wanted
 
     def _lazy_shapes(self, names: Mapping[str, str]) -> dict[str, tuple[int, ...]]:
         """Of lazy parameters: those that the file gives them."""
@@ -308,6 +309,8 @@ class _Work:
             plain = [n for n in report.initialised if not self.layout.is_special(n)]
             if not plain:
                 return
+        if not report.fits and not report.hints:
+            report.hints = hints(self.match, self.specs, self.wanted.tensors)
         error = report.refusal(
             shapes=not self.how.skip_shapes, names=self.how.strict, floor=self.how.floor
         )

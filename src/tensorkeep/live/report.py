@@ -11,10 +11,14 @@ from tensorkeep.edits.registry import table_of
 from tensorkeep.errors import DoesNotFit
 from tensorkeep.live.policies import CastOf
 from tensorkeep.matching.finding import Match, Mismatch
+from tensorkeep.matching.hints import Hint
+from tensorkeep.matching.report import advice, hinted
 from tensorkeep.matching.rules import words
 from tensorkeep.matching.telling import because, groups, remedy, suggestions
 
 _LISTED = 6
+# Hints in an error's sentence; its report has all of them.
+_TOLD = 3
 
 
 @dataclass(slots=True)
@@ -30,7 +34,8 @@ class LoadReport:
     file; `by_module` of them got one from their module's own `reset_parameters`, being on the
     meta device. `rebuilt`: non-persistent buffers that were on the meta device and were made
     again. `coverage`: the shares of tensors, of the elements of parameters, and of bytes that
-    were overwritten, ties once. `bytes` were read in `seconds`.
+    were overwritten, ties once. `bytes` were read in `seconds`. `hints`: edits that would make more
+    of it fit, as `match` gives them (`load_into(recipe=match(...).mended)` applies them).
     """
 
     path: str
@@ -55,6 +60,7 @@ class LoadReport:
     seconds: float = 0.0
     bytes: int = 0
     match: Match | None = field(default=None, repr=False)
+    hints: list[Hint] = field(default_factory=list)
 
     @property
     def initialised(self) -> list[str]:
@@ -80,6 +86,8 @@ class LoadReport:
         lines += self._casts()
         if self.rebuilt:
             lines.append(f"Made again, being in no file: {listed(self.rebuilt)}.")
+        if self.match is not None and not self.fits:
+            lines += advice(self.match, self.hints)
         return [*lines, *(f"Note: {note}." for note in self.notes)]
 
     def _head(self) -> str:
@@ -135,6 +143,7 @@ class LoadReport:
             "fits": self.fits,
             **found,
             "rules": [table_of(edit) for edit in self.rules],
+            "hints": [hint.to_dict() for hint in self.hints],
             "mismatched": [
                 {"name": m.name, "source": m.source, "file": list(m.file), "model": list(m.model)}
                 for m in self.mismatched
@@ -146,7 +155,7 @@ class LoadReport:
 
     def refusal(self, *, shapes: bool, names: bool, floor: float) -> DoesNotFit | None:
         """The error that this is, if names (or shapes) must agree and `floor` must be reached."""
-        got, remedies = [], []
+        got = []
         if names and self.missing:
             got.append(f"{len(self.missing)} MISSING in the file: {listed(self.missing)}")
         if names and self.unexpected:
@@ -157,34 +166,38 @@ class LoadReport:
                 for reason, group in groups(self.mismatched).items()
             ]
             got.append(f"{len(self.mismatched)} MISMATCH in shape: " + ", ".join(told))
-            remedies += [
-                f"`{one.name}`: {what}" for one in self.mismatched if (what := remedy(one))
-            ]
+        expected = f"the {'tensors' if names else 'shapes'} of {self.target}"
         share = self.coverage.get("bytes", 0.0)
         if not got and share < floor:
+            expected = f"{_percent(floor)} of the bytes of {self.target}"
             got.append(f"{_percent(share)}; MISSING: {listed(self.initialised)}")
         if not got:
             return None
         error = DoesNotFit(
             self.path,
-            expected=f"the tensors of {self.target}"
-            if share >= floor or names
-            else f"{_percent(floor)} of the bytes of {self.target}",
+            expected=expected,
             got="; ".join(got),
-            remedy=self._remedy(remedies, names=names),
+            remedy=self._remedy(names=names),
         )
         error.report = self
         return error
 
-    def _remedy(self, remedies: Sequence[str], *, names: bool) -> str:
-        told = [*remedies[:1]]
+    def _remedy(self, *, names: bool) -> str:
+        told = [hinted(hint).rstrip(".") for hint in self.hints[:_TOLD]]
+        mended = {name for hint in self.hints for name in hint.mends}
+        left = [one for one in self.mismatched if one.name not in mended]
+        told += [f"`{one.name}`: {what}" for one in left if (what := remedy(one))][:1]
         if self.match is not None and self.match.rivals:
             rivals = " or ".join(words(edit) for edit in self.match.rivals[:4])
             told.append(f"several rules would fit equally well, and none was taken: {rivals}")
         elif self.match is not None:
-            near = suggestions(self.match)
+            near = {a: b for a, b in suggestions(self.match).items() if a not in mended}
             told += [f"near `{name}` is {listed(found)}" for name, found in near.items()][:1]
-        told.append("`tensorkeep match` says what would fit after which rules")
+        told.append(
+            "the recipe `match(...).mended` applies what asks for nothing"
+            if any(not hint.asks for hint in self.hints)
+            else "`tensorkeep match` says what would fit after which rules"
+        )
         if names:
             told.append("strict=False leaves the rest at its initial value")
         text = "; ".join(told)

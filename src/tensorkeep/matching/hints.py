@@ -29,6 +29,8 @@ from tensorkeep.matching.telling import because
 
 # Each is tried on all names.
 _TRIED = 24
+# Edits of single tensors in a hint: more of them nobody types.
+_ALONE = 8
 _LORA = ".lora_A."
 _NORMS = (("_g", "_v"), ("parametrizations.{}.original0", "parametrizations.{}.original1"))
 _ANY = BY_NAME["uint8"]
@@ -142,14 +144,18 @@ def _inventory(file: Specs) -> Inventory:
 
 def _by_shape(match: Match, trial: _Trial) -> Iterator[Hint]:
     """Mismatches: one hint for those of one kind, with an edit for each build of names."""
-    kinds: dict[tuple[type, str], dict[Edit, None]] = {}
+    kinds: dict[tuple[type, str], tuple[dict[Edit, None], dict[Edit, None]]] = {}
     for one in match.mismatched:
         edit = edit_for(one.name, one.file, one.model, pattern_of(one.name))
-        if edit is not None:
+        alone = edit_for(one.name, one.file, one.model, f"^{one.name}$")
+        if edit is not None and alone is not None:
             why = "transposed" if isinstance(edit, Transpose) else because(one)
-            kinds.setdefault((type(edit), why), {})[edit] = None
-    for (kind, why), edits in kinds.items():
-        good, mends = trial.good(list(edits))
+            builds, singles = kinds.setdefault((type(edit), why), ({}, {}))
+            builds[edit] = singles[alone] = None
+    for (kind, why), (builds, singles) in kinds.items():
+        good, mends = trial.good(list(builds))
+        if not mends:  # other layers of a Sequential are called alike, and are of another kind
+            good, mends = trial.good(list(singles)[:_ALONE])
         if mends:
             caution = _squares(mends, match, trial) if kind is Transpose else ""
             yield Hint(tuple(good), mends, why, caution=caution)
@@ -158,15 +164,19 @@ def _by_shape(match: Match, trial: _Trial) -> Iterator[Hint]:
 def _squares(mends: Iterable[str], match: Match, trial: _Trial) -> str:
     """Square weights beside transposed ones fit either way round, and are as likely transposed."""
     fronts = {_front(name) for name in mends}
-    found = {
-        pattern_of(name)
+    found: dict[str, list[str]] = {}
+    squares = (
+        name
         for name in match.names
         if _front(name) in fronts and not WORDS.search(name)
         if len(shape := trial.model[name].shape) == 2 and shape[0] == shape[1] > 1
-    }
+    )
+    for name in squares:
+        found.setdefault(pattern_of(name)[1:-1], []).append(name)
     if not found:
         return ""
-    told = ", ".join(f"`{one[1:-1]}`" for one in sorted(found)[:4])
+    shown = sorted(of[0] if len(of) == 1 else build for build, of in found.items())
+    told = ", ".join(f"`{one}`" for one in shown[:4])
     return f"square weights do not show which way they lie, so look at {told} too"
 
 

@@ -115,14 +115,7 @@ class MatchReport:
                 f"{len(match.by_shape_only)} would fit by shape alone, which proves nothing: "
                 f"{shown}{', ...' if len(match.by_shape_only) > 3 else ''}."
             )
-        lines += [_hinted(hint) for hint in self.hints[:_LISTED]]
-        mended = {name for hint in self.hints for name in hint.mends}
-        known = mended | {name for pair in match.by_shape_only for name in pair}
-        close = {a: b for a, b in suggestions(match).items() if a not in known}
-        for name, others in list(close.items())[:_LISTED]:
-            lines.append(f"`{name}` is not in the file; near it: {_names(others)}.")
-        left = [one for one in match.mismatched if one.name not in mended and remedy(one)]
-        return lines + [f"`{one.name}`: {remedy(one)}." for one in left[:_LISTED]]
+        return lines + advice(match, self.hints)
 
     def __str__(self) -> str:
         return "\n".join(self.sentences())
@@ -153,6 +146,18 @@ class MatchReport:
         }
 
 
+def advice(match: Match, hints: Sequence[Hint]) -> list[str]:
+    """What would make more fit, names of the file that are near, and what mends a shape."""
+    lines = [hinted(hint) for hint in hints[:_LISTED]]
+    mended = {name for hint in hints for name in hint.mends}
+    known = mended | {name for pair in match.by_shape_only for name in pair}
+    close = {a: b for a, b in suggestions(match).items() if a not in known}
+    for name, others in list(close.items())[:_LISTED]:
+        lines.append(f"`{name}` is not in the file; near it: {_names(others)}.")
+    left = [one for one in match.mismatched if one.name not in mended and remedy(one)]
+    return lines + [f"`{one.name}`: {remedy(one)}." for one in left[:_LISTED]]
+
+
 def _mismatch(one: Mismatch) -> dict[str, Any]:
     return {
         "name": one.name,
@@ -164,9 +169,11 @@ def _mismatch(one: Mismatch) -> dict[str, Any]:
     }
 
 
-def _hinted(hint: Hint) -> str:
+def hinted(hint: Hint) -> str:
+    """What would fit after which edits, why, and what to beware of."""
     edits = " ".join(f"--edit {quote(line)}" for line in hint.lines[:_LISTED])
     builds = list(dict.fromkeys(pattern_of(name)[1:-1] for name in hint.mends))
+    builds = list(hint.mends) if len(builds) == len(hint.mends) else builds
     what = f"{_names(builds)} would fit" if builds else "Nothing would be left over of it"
     told = f"{hint.why}; {hint.caution}" if hint.caution else hint.why
     return f"{what} after `{edits}`: {told}."
