@@ -27,8 +27,8 @@ LOADERS = "loaders"
 
 
 @contextlib.contextmanager
-def sane(subject: object) -> Iterator[None]:
-    """Raises `Damaged` for what comes of content that has its digests and that we never write."""
+def sane(subject: object, kind: type[TensorkeepError] = Damaged) -> Iterator[None]:
+    """Raises `kind` for what comes of content that has its digests and that we never write."""
     try:
         yield
     except (
@@ -42,7 +42,7 @@ def sane(subject: object) -> Iterator[None]:
     ) as error:
         if isinstance(error, TensorkeepError):
             raise
-        raise Damaged(subject, expected="state as tensorkeep writes it", got=repr(error)) from error
+        raise kind(subject, expected="state as tensorkeep writes it", got=repr(error)) from error
 
 
 def _state(made: dict[str, Any]) -> dict[str, Any]:
@@ -88,6 +88,8 @@ class Opened:
             raise Damaged(path, expected=f"{STATE} in the manifest", got="none")
         text = read_text(path, manifests.LONGEST)
         found = manifests.PREFIX + hashlib.sha256(text).hexdigest()
+        if len(text) != facts.nbytes:
+            raise Damaged(path, expected=f"{facts.nbytes} bytes", got=len(text))
         if found != facts.digest:
             raise Damaged(path, expected=facts.digest, got=found)
         with sane(path):

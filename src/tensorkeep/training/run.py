@@ -16,7 +16,13 @@ import torch
 from tensorkeep.checkpoints import manifest as manifests
 from tensorkeep.checkpoints.keeping import KeepAll, Policy
 from tensorkeep.checkpoints.runs import RUN, STATE, RunFolder, folder_of, step_of
-from tensorkeep.errors import BadArgument, StoreError, TensorkeepError, TensorkeepWarning
+from tensorkeep.errors import (
+    BadArgument,
+    DoesNotFit,
+    StoreError,
+    TensorkeepError,
+    TensorkeepWarning,
+)
 from tensorkeep.provenance import facts
 from tensorkeep.stores import commit
 from tensorkeep.stores._errors import file_name
@@ -238,7 +244,8 @@ class Run:
             for name, each in self._tracked.items():
                 each.check(trees[name])
         for name, each in self._tracked.items():
-            each.restore(trees[name])
+            with sane(f"{opened.saved.path}, {name}", DoesNotFit):
+                each.restore(trees[name])
         with sane(opened.saved.path):
             notes = randomness.restored(random)
         for note in notes:
