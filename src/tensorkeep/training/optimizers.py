@@ -132,7 +132,7 @@ class TrackedOptimizer:
         options = [tree["groups"][which]["options"] for which in sorted(set(groups))]
         if not options:
             saved = tree["groups"]
-            return dict(saved[at]["options"]) if at < len(saved) else {}
+            return _options(saved[at]["options"]) if at < len(saved) else {}
         for key in {key for each in options for key in each}:
             values = [each.get(key) for each in options]
             if any(not _equal(value, values[0]) for value in values):
@@ -142,7 +142,7 @@ class TrackedOptimizer:
                     got=f"{key} = {' and '.join(str(value) for value in values)}",
                     remedy="Group the parameters as the run did.",
                 )
-        return dict(options[0])
+        return _options(options[0])
 
     def restore(self, tree: Tree) -> None:
         """See `Tracked`."""
