@@ -33,6 +33,7 @@ PUBLIC = {
     "load_model",
     "match",
     "open",
+    "prove_resume",
     "quantize",
     "replace_linear",
     "safe_globals",
@@ -46,7 +47,7 @@ IMPORTERS = {"import_module", "run_path", "run_module"}
 # Names, verbs and edits of our own, imported when first used; what the caller names to be run.
 BY_TABLE = {
     *("__init__.py", "cli/main.py", "edits/registry.py"),
-    *("live/modules.py", "live/trusting.py", "live/hooks.py"),
+    *("live/modules.py", "live/trusting.py", "live/hooks.py", "training/proving_child.py"),
 }
 UNPICKLERS = {"pickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
 

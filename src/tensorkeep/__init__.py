@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from tensorkeep.scanning.targets import scan
     from tensorkeep.scanning.weights_only import safe_globals
     from tensorkeep.training.learning_rate import set_lr
+    from tensorkeep.training.proving import prove_resume
     from tensorkeep.training.run import Run
     from tensorkeep.verifying import verify
 
@@ -60,6 +61,7 @@ __all__ = [
     "load_model",
     "match",
     "open",
+    "prove_resume",
     "quantize",
     "replace_linear",
     "safe_globals",
@@ -88,6 +90,7 @@ _LAZY = {
     "load_model": ("tensorkeep.live.whole", "load_model"),
     "match": ("tensorkeep.live.fitting", "match"),
     "open": ("tensorkeep.checkpoints.opening", "open_checkpoint"),
+    "prove_resume": ("tensorkeep.training.proving", "prove_resume"),
     "quantize": ("tensorkeep.quantizing", "quantize"),
     "replace_linear": ("tensorkeep.live.int8", "replace_linear"),
     "safe_globals": ("tensorkeep.scanning.weights_only", "safe_globals"),

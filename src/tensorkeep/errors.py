@@ -27,6 +27,7 @@ TensorkeepError
 ├── Untrusted                a model needs classes that nobody named
 ├── InertValue               an object that was not made is used; also an AttributeError
 ├── BadArgument              an option or a combination of options that means nothing
+├── DidNotFinish             a function that the caller named raised, or did not do its part
 ├── MissingExtra             a library that only an extra installs
 └── Interrupted              a signal ended the work
 
@@ -232,6 +233,15 @@ class InertValue(TensorkeepError, AttributeError):
 
 class BadArgument(TensorkeepError):
     """An option, or a combination of options, that means nothing."""
+
+
+class DidNotFinish(TensorkeepError):
+    """A training function that the caller named raised, or did not do its part.
+
+    `output`: the last lines that it wrote.
+    """
+
+    output: tuple[str, ...] = ()
 
 
 class MissingExtra(TensorkeepError):

@@ -27,6 +27,7 @@ VERBS = {
     "match": "tensorkeep.cli.match",
     "verify": "tensorkeep.cli.verify",
     "runs": "tensorkeep.cli.runs",
+    "prove-resume": "tensorkeep.cli.prove_resume",
     "guard": "tensorkeep.cli.guard",
 }
 
