@@ -188,7 +188,8 @@ def _moved(key: str, value: object, param: torch.Tensor, group: Group) -> object
     """Where torch has it: beside the parameter, but counts of steps on the CPU unless captured."""
     if isinstance(value, torch.Tensor):
         stays = key == "step" and not (group.get("capturable") or group.get("fused"))
-        return value.clone() if stays else value.to(param.device, copy=True)
+        # What was read is nobody else's: on the CPU it need not be copied.
+        return value if stays else value.to(param.device)
     if isinstance(value, list):
         return [_moved("", each, param, group) for each in value]
     if isinstance(value, dict):
