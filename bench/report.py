@@ -16,7 +16,7 @@ README = HERE.parent / "README.md"
 START, END = "<!-- bench:start -->", "<!-- bench:end -->"
 FIGURES = ("inspecting", "converting", "scanning", "pickling", "curves")
 # Drawn once they have been measured.
-LATER = ("diffing", "quantizing", "loading", "load_into", "matching")
+LATER = ("diffing", "quantizing", "loading", "load_into", "matching", "saving", "resuming")
 # Takes the other scanners and ten minutes, and is run by itself: `make bench-scanners`.
 APART = ("scanners",)
 
@@ -44,6 +44,8 @@ def render(results: dict[str, dict[str, Any]]) -> str:
         ("loading", loading),
         ("load_into", load_into),
         ("matching", matching),
+        ("saving", saving),
+        ("resuming", resuming),
         ("scanning", scanning),
         ("pickling", pickling),
     ):
@@ -183,6 +185,34 @@ def load_into(result: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     used = f"{layer['touched_mb']:.0f} MB of the file in memory for a layer of "
     title = f"a mapped model of {volume(layer['bytes'] / 1e3)}, one layer of it used"
     rows.append((title, duration(layer["inside_ms"]), used + f"{layer['layer_mb']:.0f} MB", ""))
+    return rows
+
+
+def saving(result: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    by = by_name(result["rows"])
+    ours, size = by["tk.Run.save"], volume(result["bytes"] / 1e3)
+    copy, waits = by["one copy in memory"], by["DCP async_save, synced"]
+    rows = []
+    for name, row in (("one copy in memory", copy), ("DCP `async_save`", waits)):
+        title = f"`Run.save` of {size}: what the step waits for" if not rows else ""
+        mine = duration(ours["stall_ms"]) if not rows else ""
+        times = row["stall_ms"] / ours["stall_ms"]
+        rows.append((title, mine, f"{name}: {duration(row['stall_ms'])}", faster(times)))
+    title, mine = "until it is durable, with a digest of each tensor", duration(ours["durable_ms"])
+    for name, times in result["times_faster"].items():
+        other = f"{name}: {duration(by[name]['durable_ms'])}"
+        rows.append((title, mine, other, faster(times)))
+        title = mine = ""
+    return rows
+
+
+def resuming(result: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    by, rows = by_name(result["rows"]), []
+    title = f"`Run.resume` of {volume(result['bytes'] / 1e3)} to the first step, verified"
+    mine = duration(by["tk.Run.resume"]["inside_ms"])
+    for name, times in result["times_faster"].items():
+        rows.append((title, mine, f"{name}: {duration(by[name]['inside_ms'])}", faster(times)))
+        title = mine = ""
     return rows
 
 

@@ -93,3 +93,13 @@ def test_what_is_no_run_is_said(run, cli, arguments, monkeypatch) -> None:
     assert shown.code == 2
     assert shown.err.startswith("tensorkeep: ")
     assert shown.err.count("\n") == 1
+
+
+def test_the_rate_is_changed_in_a_checkpoint(run, cli) -> None:
+    shown = cli("runs", "set-lr", run, "0.002", "--format", "json")
+    assert shown.code == 0, shown.err
+    changed = json.loads(shown.out)
+    assert (changed["step"], changed["before"], changed["after"]) == (3, [0.01], [0.002])
+    assert tk.load(run, nested=True)["optimizer"]["param_groups"][0]["lr"] == 0.002
+    assert cli("runs", "verify", run).code == 0
+    assert "number" in cli("runs", "set-lr", run, "fast").sentence()

@@ -22,7 +22,7 @@ from tensorkeep.checkpoints.keeping import (
 from tensorkeep.checkpoints.run_contents import saved_at
 from tensorkeep.checkpoints.runs import RunFolder, Saved
 from tensorkeep.cli.options import EXISTING, FORMAT
-from tensorkeep.cli.output import Line, many, show, show_json, size, talk
+from tensorkeep.cli.output import Line, many, note_lines, show, show_json, size, talk
 from tensorkeep.errors import BadArgument, NotFound, TensorkeepError, escape
 
 _AGE = re.compile(r"(\d+(?:\.\d+)?)([mhd])\Z")
@@ -282,3 +282,61 @@ def _within(text: str) -> KeepWithin:
     if not match:
         raise BadArgument("--keep-within", expected="an age such as 90m, 24h or 7d", got=repr(text))
     return KeepWithin(minutes=float(match[1]) * _MINUTES[match[2]])
+
+
+@command.command("set-lr")
+@click.argument("run", type=EXISTING)
+@click.argument("lr", metavar="LR[,LR...]")
+@click.option(
+    "--mode",
+    type=click.Choice(["base", "now"]),
+    default="base",
+    show_default=True,
+    help="The schedule's base, or the rate of the next step.",
+)
+@click.option("--step", type=int, metavar="STEP", help="Of this step; the newest whole one else.")
+@click.option("--optimizer", metavar="NAME", help="Which one, where a run has several.")
+@click.option("--scheduler", metavar="NAME", help="Which one, where a run has several.")
+@FORMAT
+def set_lr(run: str, lr: str, form: str, **wanted: Any) -> int:  # noqa: ANN401
+    """Change the learning rate in a checkpoint of RUN: groups, schedule and all.
+
+    One LR for all groups, which keep their ratios, or one for each. The momentum stays. The
+    checkpoint is replaced whole, and its manifest says what it was before.
+
+    \b
+    Examples:
+      tensorkeep runs set-lr runs/exp1 3e-4
+      tensorkeep runs set-lr runs/exp1 1e-3,1e-4 --mode now --step 1200
+    """
+    from tensorkeep.training.learning_rate import offline
+
+    edited = offline(run, _rates(lr), **wanted)
+    if form == "json":
+        show_json(
+            {
+                "schema": 1,
+                "path": str(edited.path),
+                "step": edited.step,
+                "optimizer": edited.optimizer,
+                "scheduler": edited.scheduler,
+                "before": edited.before,
+                "after": edited.after,
+                "notes": edited.notes,
+            }
+        )
+        return 0
+    note_lines(edited.notes)
+    for at, (before, after) in enumerate(zip(edited.before, edited.after, strict=True)):
+        show(
+            [f"step {edited.step}, {escape(edited.optimizer)}, group {at}: {before:g} -> {after:g}"]
+        )
+    return 0
+
+
+def _rates(text: str) -> float | list[float]:
+    try:
+        rates = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise BadArgument("LR", expected="a number such as 3e-4", got=repr(text)) from None
+    return rates[0] if len(rates) == 1 else rates
