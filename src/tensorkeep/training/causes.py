@@ -39,8 +39,7 @@ def likely(report: ProofReport, kinds: set[str]) -> str:
     """Where only the resumed run differs. `kinds`: of everything that is tracked."""
     differ = {each.kind for each in report.differences}
     if report.untracked:
-        names = ", ".join(report.untracked)
-        return f"the function holds {names}, which is not tracked: pass it to run.track(...)"
+        return _held(report.untracked)
     if "optimizer" not in kinds and "module" in differ:
         return "no optimizer is tracked: its moments begin anew after resume()"
     if differ <= _RANDOM:
@@ -61,3 +60,16 @@ def likely(report: ProofReport, kinds: set[str]) -> str:
     if "scheduler" in differ:
         return _ALONE["scheduler"]
     return _FALLBACK
+
+
+def _held(untracked: list[str]) -> str:
+    loaders = [each for each in untracked if each.endswith(".DataLoader)")]
+    others = [each for each in untracked if each not in loaders]
+    said = []
+    if others:
+        names = ", ".join(others)
+        said.append(f"the function holds {names}, which is not tracked: pass it to run.track(...)")
+    if loaders:
+        names = ", ".join(loaders)
+        said.append(f"it does not go through run.batches(loader) for {names}, which begins anew")
+    return "; ".join(said)

@@ -126,9 +126,7 @@ class Runner:
     def _check(self, ended: Ended, name: str, kill: Kill | None) -> None:
         failed = [each for each in ended.events if each["event"] == "error"]
         if failed:
-            raise self._failure(
-                ended, "a function that trains to its end", failed[0]["what"], failed[0]["where"]
-            )
+            raise self._raised(ended, failed[0])
         if ended.code != 0 and not ended.killed:
             raise self._failure(ended, "a function that trains to its end", _code(ended.code))
         if not ended.steps("resume"):
@@ -145,6 +143,15 @@ class Runner:
                 f"a save of step {kill.step} or later in the run {name!r}",
                 f"an end at step {got}",
             )
+
+    def _raised(self, ended: Ended, event: dict[str, str]) -> DidNotFinish:
+        if event["phase"] == "import":
+            expected = "a module that can be imported, and a function in it"
+            remedy = "Run it in the folder that holds the module."
+        else:
+            expected = "a function that trains to its end"
+            remedy = "Call it yourself, with a tk.Run, to see where it fails."
+        return self._failure(ended, expected, event["what"], event["where"], remedy)
 
     def _failure(
         self, ended: Ended, expected: str, got: str, where: str = "", remedy: str = ""

@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module, util
 from pathlib import Path
 from typing import Any, NoReturn
@@ -22,6 +22,7 @@ import torch
 from tensorkeep.checkpoints.keeping import KeepLast
 from tensorkeep.checkpoints.runs import RunFolder
 from tensorkeep.training import records
+from tensorkeep.training.batches import COUNTED, Batches
 from tensorkeep.training.proof import NEXT, SAVED, WRITING
 from tensorkeep.training.run import Run
 from tensorkeep.training.saving import Order
@@ -29,16 +30,20 @@ from tensorkeep.training.untracked import untracked
 
 # What is resumed from, and the one before it, should that be damaged.
 _KEPT = 2
+_HERE = Path(__file__).parents[1]
 
 
 def main(path: str) -> int:
     """The job in the JSON file `path`. Exit code: 0 if the function came to its end, else 1."""
     job = json.loads(Path(path).read_text(encoding="utf-8"))
     events = Path(job["events"])
+    phase = "import"
     try:
-        _work(job, events)
+        function = _function(job)
+        phase = "run"
+        _work(function, job, events)
     except BaseException as error:  # also SystemExit: whatever it is, it is told
-        tell(events, event="error", **_told(error))
+        tell(events, event="error", phase=phase, **_told(error))
         traceback.print_exc()
         return 1
     return 0
@@ -51,18 +56,22 @@ def tell(events: Path, **what: object) -> None:
 
 
 def _told(error: BaseException) -> dict[str, str]:
-    frames = traceback.extract_tb(error.__traceback__)
-    last = next(
-        (f for f in reversed(frames) if f"{os.sep}tensorkeep{os.sep}" not in f.filename), None
-    )
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if _is_theirs(f.filename)]
+    # The line of the function rather than the one inside of a library that it calls.
+    own = [f for f in frames if "site-packages" not in f.filename] or frames
+    last = own[-1] if own else None
     where = f"{last.filename}, line {last.lineno}, {last.name}: {last.line}" if last else ""
     text = str(error)
     name = type(error).__name__
     return {"what": f"{name}: {text}" if text else name, "where": where}
 
 
-def _work(job: Mapping[str, Any], events: Path) -> None:
-    function = _function(job)
+def _is_theirs(file: str) -> bool:
+    ours = _HERE in Path(file).parents
+    return not (ours or file.startswith("<frozen ") or file == import_module.__code__.co_filename)
+
+
+def _work(function: Callable[[Run, int], object], job: Mapping[str, Any], events: Path) -> None:
     folder = Path(job["run"])
     _seed(int(job["seed"]), anew=not RunFolder(folder).saved(), attempt=int(job["attempt"]))
     run = Watched(folder, Path(job["records"]), events, job["kill"])
@@ -129,12 +138,25 @@ class Watched(Run):
         super().__init__(path, keep=KeepLast(_KEPT))
         self._kept, self._events, self._kill = kept, events, kill
         self._due = self._looked = False
+        self._batched: list[object] = []
 
     def resume(self, step: int | None = None) -> int:
         """See `Run`."""
         found = super().resume(step)
         tell(self._events, event="resume", step=found)
         return found
+
+    def batches(
+        self,
+        loader: Iterable[Any],
+        name: str = COUNTED,
+        *,
+        exact: bool = True,
+        per_sample_seed: bool = False,
+    ) -> Batches:
+        """See `Run`."""
+        self._batched.append(loader)
+        return super().batches(loader, name, exact=exact, per_sample_seed=per_sample_seed)
 
     def save(
         self, step: int, *, metrics: Mapping[str, float] | None = None, wait: bool = False
@@ -146,7 +168,8 @@ class Watched(Run):
         tell(self._events, event="save", step=self.step)
         if not self._looked:
             self._looked = True
-            tell(self._events, event="untracked", names=untracked(self._tracked, self._loaders))
+            names = untracked(self._tracked, self._loaders, self._batched)
+            tell(self._events, event="untracked", names=names)
         if self._kill is not None and self.step >= self._kill["step"]:
             self._kill_now_or_later(self._kill["moment"])
 

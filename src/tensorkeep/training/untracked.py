@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import FrameType
 from typing import Any
 
 import torch
+from torch.utils.data import DataLoader
 
 from tensorkeep.training.batches import Loaders
 from tensorkeep.training.tracking import Tracked
@@ -24,14 +25,16 @@ _STATEFUL: tuple[type, ...] = (
 )
 
 
-def untracked(tracked: Mapping[str, Tracked], loaders: Loaders) -> list[str]:
+def untracked(
+    tracked: Mapping[str, Tracked], loaders: Loaders, batched: Sequence[object] = ()
+) -> list[str]:
     """Such as "rng (numpy.random.Generator)", of the functions that called `Run.save`.
 
     Looks at local and global variables, and at the attributes of these and of a loader's dataset:
-    what lies deeper is not found.
+    what lies deeper is not found. `batched`: what `Run.batches` was given.
     """
-    known = {id(each) for each in _known(tracked, loaders)}
-    kinds = (*_STATEFUL, *_of_numpy())
+    known = {id(each) for each in (*_known(tracked, loaders), *batched)}
+    kinds = (*_STATEFUL, *_of_numpy(), DataLoader)
     found: dict[int, str] = {}
     for name, value in _variables():
         for path, each in [(name, value), *_attributes(name, value)]:
@@ -68,5 +71,5 @@ def _attributes(name: str, value: object) -> Iterator[tuple[str, Any]]:
     own = getattr(value, "__dict__", None)
     if isinstance(own, dict) and not isinstance(value, type | type(sys) | torch.nn.Module):
         yield from ((f"{name}.{key}", each) for key, each in list(own.items()))
-        if isinstance(value, torch.utils.data.DataLoader):
+        if isinstance(value, DataLoader):
             yield from _attributes(f"{name}.dataset", value.dataset)
