@@ -10,7 +10,7 @@ import torch
 
 import tensorkeep as tk
 from tensorkeep.checkpoints.index import build, names
-from tensorkeep.errors import Amplified, LimitExceeded, NameCollision, UnknownTensor
+from tensorkeep.errors import Amplified, BadArgument, LimitExceeded, NameCollision, UnknownTensor
 from tensorkeep.facts import Limits
 from tensorkeep.formats.contents import Contents, Inert, plain
 
@@ -219,6 +219,22 @@ def test_the_mapping(saved):
             ckpt["x"]
         with pytest.raises(KeyError, match="expected the name of a tensor"):
             ckpt["x"]
+
+
+def test_names_near_one_that_is_not_there(saved):
+    (a,) = sized(1)
+    with tk.open(saved({"model.body.weight": a, "model.body.bias": a})) as ckpt:
+        for given in ("model.body.weigth", "body.weight"):
+            with pytest.raises(UnknownTensor, match="Near it: 'model.body.weight'"):
+                ckpt[given]
+        with pytest.raises(UnknownTensor, match="inspect --tensors"):
+            ckpt["qqq"]
+
+
+@pytest.mark.parametrize("read", [tk.open, tk.inspect, tk.load])
+def test_limits_that_are_none(saved, read):
+    with pytest.raises(BadArgument, match="limits: expected a Limits, got 5"):
+        read(saved({"a": sized(1)[0]}), limits=5)
 
 
 def test_digests_are_of_the_contiguous_bytes(saved):

@@ -104,3 +104,15 @@ def test_what_cannot_be_meant_is_one_sentence(
 
 def test_a_place_that_the_file_does_not_name_need_not_be_here(on_gpu: Path) -> None:
     assert tk.load(on_gpu, map_location={"cuda:0": "cuda:99"})["b"].device.type == "cpu"
+
+
+def test_a_prefix_that_no_name_has_is_told(tmp_path: Path) -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Dropout())
+    torch.save(model.state_dict(), path := tmp_path / "x.pth")
+    told = "no name begins with 'hed' of device_map"
+    with pytest.warns(errors.TensorkeepWarning, match=told) as warned:
+        tk.load(path, device_map={"": "cpu", "0": "cpu", "hed": "cpu"}, only=["*.bias"])
+    assert warned[0].filename == __file__
+    report = tk.load_into(model, path, device_map={"": "cpu", "1": "cpu", "hed": "cpu"})
+    assert report.notes == [told]
+    assert not tk.load_into(model, path, device_map={"0": "cpu", "1": "cpu"}).notes

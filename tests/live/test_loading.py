@@ -201,3 +201,12 @@ def test_without_torch_the_error_says_what_to_install(path: Path, call: str) -> 
     )
     assert ended.stdout.startswith("MissingExtra"), ended.stderr
     assert "pip install 'tensorkeep[torch]'" in ended.stdout
+
+
+def test_arrays_are_no_tensors_and_it_is_said_what_to_do(tmp_path: Path) -> None:
+    arrays = {name: tensor.numpy() for name, tensor in state().items() if name == "count"}
+    torch.save({"model": arrays, "epoch": 3}, tmp_path / "x.pth")
+    with pytest.raises(errors.NothingSelected, match=r"none, and 1 numpy arrays.*nested=True"):
+        tk.load(tmp_path / "x.pth")
+    nested = tk.load(tmp_path / "x.pth", nested=True)
+    assert torch.equal(torch.from_numpy(nested["model"]["count"]), state()["count"])

@@ -14,6 +14,7 @@ from tensorkeep.checkpoints.tensor import TensorRef, tensor_of
 from tensorkeep.checkpoints.ties import dead_bytes, tie
 from tensorkeep.errors import NameCollision
 from tensorkeep.facts import SectionInfo
+from tensorkeep.formats._numpy_values import Array
 from tensorkeep.formats.assembled import Compound
 from tensorkeep.formats.contents import Contents, Inert, TensorRecord
 from tensorkeep.stores import Blob
@@ -167,7 +168,11 @@ class Checkpoint:
 
     def choose(self, section: str | None) -> tuple[str, list[str]]:
         """The section meant (None: the weights), and notes for the user. See `sections.choose`."""
-        return sections.choose(self.parts, section, self.path)
+        arrays = 0 if self.parts else self._arrays()
+        return sections.choose(self.parts, section, self.path, arrays)
+
+    def _arrays(self) -> int:
+        return sum(isinstance(value, Array) for _, value in self.index.leaves)
 
     def select(self, section: str, *, strict: bool = True) -> dict[str, TensorRef]:
         """The tensors of `section` by their names inside it.

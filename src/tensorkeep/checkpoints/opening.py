@@ -10,6 +10,7 @@ from tensorkeep import formats
 from tensorkeep.checkpoints import index
 from tensorkeep.checkpoints.checkpoint import Checkpoint
 from tensorkeep.checkpoints.kept import KeptFolder
+from tensorkeep.errors import BadArgument
 from tensorkeep.facts import Limits
 from tensorkeep.formats._dcp_names import METADATA
 from tensorkeep.formats.contents import Contents
@@ -25,7 +26,7 @@ def open_checkpoint(source: Source, *, limits: Limits | None = None) -> Checkpoi
     `source`: a path or `file://` URL of a file, an index file or a directory; "-" for standard
     input; bytes; or a readable, seekable binary file object. Raises `ReadError` and `StoreError`.
     """
-    limits = limits or Limits()
+    limits = limits_of(limits)
     path = path_of(source)
     if path is not None and (path.is_dir() or "@" in path.name):
         from tensorkeep.checkpoints.run_contents import chosen  # most files are of no run
@@ -40,6 +41,18 @@ def open_checkpoint(source: Source, *, limits: Limits | None = None) -> Checkpoi
     except BaseException:
         blob.close()
         raise
+
+
+def limits_of(given: Limits | None) -> Limits:
+    """Those of the caller, or the usual ones. Raises `BadArgument` for what is no `Limits`."""
+    if given is not None and not isinstance(given, Limits):
+        raise BadArgument(
+            "limits",
+            expected="a Limits",
+            got=repr(given),
+            remedy="Write it as in tk.Limits(max_depth=50).",
+        )
+    return given or Limits()
 
 
 def _is_sharded(path: Path) -> bool:

@@ -104,8 +104,12 @@ def candidates(parts: dict[str, Part]) -> tuple[list[str], list[str]]:
     return plain, averaged
 
 
-def choose(parts: dict[str, Part], section: str | None, subject: str) -> tuple[str, list[str]]:
+def choose(
+    parts: dict[str, Part], section: str | None, subject: str, arrays: int = 0
+) -> tuple[str, list[str]]:
     """The section meant by `section` (None: the weights) and notes for the user.
+
+    `arrays`: how many arrays of numpy's the file holds, which are no tensors.
 
     Raises `UnknownSection`, `AmbiguousSection`, `NothingSelected`, and `Unsupported` when the
     weights are there and this version cannot read them.
@@ -115,7 +119,7 @@ def choose(parts: dict[str, Part], section: str | None, subject: str) -> tuple[s
     plain, averaged = candidates(parts)
     name, notes = _pick(plain, averaged, subject)
     if name is None:
-        name = _only_loose(parts, subject)
+        name = _only_loose(parts, subject, arrays)
     if parts[name].mixed:
         raise AmbiguousSection(
             subject,
@@ -161,13 +165,16 @@ def _pick(plain: list[str], averaged: list[str], subject: str) -> tuple[str | No
     return None, []
 
 
-def _only_loose(parts: dict[str, Part], subject: str) -> str:
+def _only_loose(parts: dict[str, Part], subject: str, arrays: int) -> str:
     if not parts:
         raise NothingSelected(
             subject,
             expected="tensors",
-            got="none in the file",
-            remedy="See what is in it: tensorkeep inspect.",
+            got=f"none, and {arrays} numpy arrays" if arrays else "none in the file",
+            remedy="Take them with tk.load(path, nested=True), turn each into a tensor with "
+            "torch.from_numpy, and save that."
+            if arrays
+            else "See what is in it: tensorkeep inspect.",
         )
     raise AmbiguousSection(
         subject,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tensorkeep.errors import MissingExtra, UnknownTensor, Unsupported
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from tensorkeep.checkpoints.gathering import Strided
 
 BLOCK = 1 << 20
+# Names compared with one that is not there, those of about its length: each takes time.
+_LOOKED_AT = 2000
 
 _Any = TypeVar("_Any")
 
@@ -28,12 +30,24 @@ def tensor_of(tensors: Mapping[str, _Any], name: str, subject: str) -> _Any:
     try:
         return tensors[name]
     except KeyError:
+        near = _near(str(name), tensors)
         raise UnknownTensor(
             subject,
             expected="the name of a tensor",
             got=repr(name),
-            remedy="List the names with: tensorkeep inspect --tensors.",
+            remedy=f"Near it: {', '.join(map(repr, near))}."
+            if near
+            else "List the names with: tensorkeep inspect --tensors.",
         ) from None
+
+
+def _near(name: str, names: Iterable[str]) -> list[str]:
+    """Up to three names that look like `name`: those that end with it, then those like it."""
+    from difflib import get_close_matches  # only who mistypes waits for it
+
+    inside = [each for each in names if each.endswith(f".{name}")]
+    pool = sorted(names, key=lambda each: abs(len(each) - len(name)))[:_LOOKED_AT]
+    return (inside or get_close_matches(name, pool, 3))[:3]
 
 
 class TensorRef:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -55,6 +55,12 @@ class Destinations:
         """Raise `BadArgument` for a device that is not here. Those by location may not be met."""
         for each in (self.device, *self.by_prefix.values()):
             present(each)
+
+    def unmet(self, names: Iterable[str]) -> str:
+        """A sentence on prefixes of `device_map` that none of `names` begins with; or ""."""
+        met = {prefix for name in names for prefix in _prefixes(name)} if self.by_prefix else set()
+        odd = [repr(prefix) for prefix in self.by_prefix if prefix not in met and prefix]
+        return f"no name begins with {', '.join(odd)} of device_map" if odd else ""
 
     @property
     def is_host(self) -> bool:

@@ -110,6 +110,10 @@ class _Work:
             notes=[*coming.notes, *match.notes],
             match=match,
         )
+        # Modules without tensors are in the maps that others make.
+        known = [*layout.tensors, *(name for name, _ in layout.module.named_modules())]
+        if how.to is not None and (told := how.to.unmet(known)):
+            self.report.notes.append(told)
 
     def run(self) -> LoadReport:
         """Check, read, fill."""

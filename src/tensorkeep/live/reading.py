@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,14 @@ from tensorkeep.checkpoints.checkpoint import Checkpoint
 from tensorkeep.checkpoints.index import Path, name_of
 from tensorkeep.checkpoints.sections import ALL, FLAT
 from tensorkeep.checkpoints.tensor import TensorRef
-from tensorkeep.errors import NameCollision, NothingSelected, UnknownSection, Unsupported
+from tensorkeep.errors import (
+    NameCollision,
+    NothingSelected,
+    TensorkeepWarning,
+    UnknownSection,
+    Unsupported,
+    escape,
+)
 from tensorkeep.facts import Limits
 from tensorkeep.formats.assembled import Compound
 from tensorkeep.formats.contents import Inert, TensorRecord
@@ -57,6 +65,8 @@ def flat(
     plain = {name: ref for name, ref in ckpt.select(section).items() if wanted(name)}
     built = {name: value for name, value in _compounds(ckpt, section) if wanted(name)}
     _check(ckpt, section, wanted, plain, built)
+    if told := how.to.unmet([*ckpt.select(section), *built]):
+        warnings.warn(escape(f"{ckpt.path}: {told}"), TensorkeepWarning, stacklevel=4)
     total = sum(ref.nbytes for ref in plain.values())
     with _told(how.reporter, total):
         found = tensors.load(
