@@ -256,6 +256,11 @@ def test_reordered_and_regrouped_parameters_get_their_own_moments(tmp_path) -> N
     turned = ADAM([{"params": [params[n]]} for n in reversed(params)], lr=0.5)
     with Run(tmp_path / "run") as run:
         run.track(model=model, optimizer=turned)
-        run.resume()
+        with pytest.warns(TensorkeepWarning) as told:
+            run.resume()
+    assert [str(each.message).split(":")[0] for each in told] == [
+        "optimizer, the order of the parameters in the groups",
+        "optimizer, the learning rate",
+    ]
     assert all(torch.equal(turned.state[params[n]]["exp_avg"], moments[n]) for n in params)
     assert [group["lr"] for group in turned.param_groups] == [0.1] * 4

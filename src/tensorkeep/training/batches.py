@@ -7,7 +7,7 @@ put to where the checkpoint has it. What was drawn is compared with what the run
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -73,6 +73,9 @@ class Loaders:
     run: Counting
     tracked: Mapping[str, Tracked]
     seed: int | None = None
+    # Called when a batch is asked for; may raise, to end the loop between two batches.
+    before: Callable[[], None] = lambda: None
+    gave: Callable[[], None] = lambda: None
     _entries: dict[str, Entry] = field(default_factory=dict)
     # Loaders of the checkpoint that nobody has asked for yet.
     _pending: dict[str, Tree] = field(default_factory=dict)
@@ -226,6 +229,10 @@ class Loaders:
         saved = self._pending.get(asked.name, {}).get("position")
         return max(len(asked.loader) - (saved["taken"] if saved else 0), 0)
 
+    def midway(self, name: str) -> bool:
+        """Whether the checkpoint is in the middle of an epoch of this loader, not gone on with."""
+        return self._pending.get(name, {}).get("position") is not None
+
     def capture(self, *, left: bool = False) -> Tree:
         """Where each is. `left`: a loop that was left before its end counts as going on."""
         named = {name: self._tree(entry, left=left) for name, entry in self._entries.items()}
@@ -259,13 +266,16 @@ class Batches:
 
     def __iter__(self) -> Iterator[Any]:
         loaders, name = self._loaders, self._asked.name
+        loaders.before()
         position, iterator = loaders.begin(self._asked, self._carried)
         try:
             for batch in iterator:
                 position.loading.took()
                 position.taken += 1
+                loaders.gave()
                 yield batch
                 loaders.stands(name, position)
+                loaders.before()
             loaders.end(name, position)
         finally:
             position.running = False

@@ -37,6 +37,7 @@ class Package:
 
     files: dict[str, FileTensors] = field(default_factory=dict)
     state: dict[str, Json] = field(default_factory=dict)
+    fingerprint: Json = None
 
     def add(self, name: str, kind: str, tree: Tree) -> None:
         """An object's tree. Raises `Unwritable`, which names the path and the type."""

@@ -24,6 +24,7 @@ from tensorkeep.training.packing import Tree, unpacked
 _PIECE = 4 << 20
 RANDOM = "rng"
 LOADERS = "loaders"
+FINGERPRINT = "fingerprint"
 
 
 @contextlib.contextmanager
@@ -114,6 +115,11 @@ class Opened:
             for each in tree["named"].values():
                 _place(each)
         return tree
+
+    @property
+    def fingerprint(self) -> Tree:
+        """What the run was beside its state; empty in checkpoints of before it was written."""
+        return self.state.get(FINGERPRINT) or {}
 
     def _fetch(self, file: str, tensor: str) -> torch.Tensor:
         try:

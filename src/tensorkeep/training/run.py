@@ -19,6 +19,7 @@ from tensorkeep.checkpoints.runs import RUN, STATE, RunFolder, folder_of, step_o
 from tensorkeep.errors import (
     BadArgument,
     DoesNotFit,
+    Interrupted,
     StoreError,
     TensorkeepError,
     TensorkeepWarning,
@@ -32,9 +33,11 @@ from tensorkeep.training.batches import COUNTED, Batches, Loaders
 from tensorkeep.training.locking import Lock
 from tensorkeep.training.making import Making, numbers, step_number
 from tensorkeep.training.packing import Package
-from tensorkeep.training.reading import LOADERS, RANDOM, Opened, sane
+from tensorkeep.training.preflight import Preflight, accepted
+from tensorkeep.training.reading import FINGERPRINT, LOADERS, RANDOM, Opened, sane
 from tensorkeep.training.saving import Order, Ways, Writer, write
 from tensorkeep.training.snapshot import Buffers, taken
+from tensorkeep.training.stopping import Stopping, due, when
 from tensorkeep.training.tracking import Tracked, tracked
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,99}\Z")
@@ -46,7 +49,10 @@ class Run:
 
     `keep`: which checkpoints stay, such as `KeepLast(3) | KeepBest("val_loss", "min")`; all, if
     nothing is said. `config`: what else the manifest shall say, JSON. `asynchronous`: `save`
-    returns when the state is copied, and a thread writes it.
+    returns when the state is copied, and a thread writes it. `on_sigterm="save"`: within the
+    `with` block, the first SIGTERM sets `stopping`; the next `save`, or the next batch asked of
+    `batches`, saves durably and raises `Interrupted`. `on_exit="save"`: the state is saved when the
+    block ends without an error, if the step that `save` heard of last is not.
 
     Only one run at a time writes to a folder: a second one raises `AlreadyExists`. Leaving the
     `with` block (or `close`) waits until what was saved is whole. An error of the writing thread
@@ -60,6 +66,8 @@ class Run:
         keep: Policy | None = None,
         config: Mapping[str, Any] | None = None,
         asynchronous: bool = True,
+        on_sigterm: str | None = None,
+        on_exit: str | None = None,
     ) -> None:
         self.path = Path(file_name(path))
         self.folder = RunFolder(self.path)
@@ -71,7 +79,11 @@ class Run:
         self._asynchronous = asynchronous
         self._tracked: dict[str, Tracked] = {}
         self._modules: dict[str, torch.nn.Module] = {}
-        self._loaders = Loaders(self, self._tracked)
+        self._stopping, self._save_on_exit = Stopping(on_sigterm), when("on_exit", on_exit)
+        self._preflight = Preflight(self._tracked)
+        self._loaders = Loaders(
+            self, self._tracked, before=self._before_batch, gave=self._stopping.gave
+        )
         self._buffers, self._ways, self._writer = Buffers(), Ways(), Writer()
         self._retention = retention.Retention(self.folder, self.keep)
         self._owner = os.getpid()
@@ -108,6 +120,7 @@ class Run:
                 self._modules[name] = target
         for name, target in objects.items():
             self._tracked[name] = tracked(name, target, self._modules)
+            self._preflight.track(name, target)
 
     def batches(
         self,
@@ -129,34 +142,78 @@ class Run:
         `DoesNotFit`, in the middle of an epoch, for a loader that is another than it was.
         """
         self._require_open()
+        self._preflight.loader(name, loader, compared=self._loaders.midway(name))
         return self._loaders.batches(Asked(loader, name, exact, per_sample_seed))
 
+    @property
+    def stopping(self) -> bool:
+        """Whether SIGTERM came."""
+        return self._stopping.asked
+
+    def _before_batch(self) -> None:
+        """Stop here if the state is that of the step that is known; otherwise at the next `save`.
+
+        What was trained on since belongs to a step whose number only the caller knows.
+        """
+        if self.stopping and not self._stopping.batches:
+            self._save_newer(left=False)
+            raise self._interrupted()
+
+    def _save_newer(self, *, left: bool) -> None:
+        if self.step > (self._parent or 0):
+            self._save(self.step, {}, left=left)
+        self._writer.wait()
+
+    def _interrupted(self) -> Interrupted:
+        self._stopping.told = True
+        saved = "nothing was saved yet" if self._parent is None else f"step {self._parent} is saved"
+        return Interrupted(self.path, got="SIGTERM", remedy=f"It stopped, and {saved}.")
+
     def save(
-        self, step: int, *, metrics: Mapping[str, float] | None = None, wait: bool = False
-    ) -> None:
+        self,
+        step: int,
+        *,
+        metrics: Mapping[str, float] | None = None,
+        wait: bool = False,
+        every: int | None = None,
+    ) -> bool:
         """Save everything tracked, and every generator, as of now, as step `step`.
 
         Returns when the state is copied; the rest happens beside the training, and what an
         earlier save failed with is raised here. `metrics`: numbers by name, for `KeepBest` and for
-        people. `wait`: return when it is durable. Raises `Unwritable` (with the path and the type
-        of what has no place in a file), `AlreadyExists`, `NoSpace`, `BadArgument`.
+        people. `wait`: return when it is durable. `every`: save only if it divides the step, or if
+        SIGTERM came. Returns whether it saved. Raises `Unwritable` (with the path and the type of
+        what has no place in a file), `AlreadyExists`, `NoSpace`, `BadArgument`; `Interrupted`, when
+        it is durable, if SIGTERM came.
         """
         self._require_open()
+        number, given = step_number(step), numbers(metrics)
+        self._stopping.batches = 0
+        if not due(number, every) and not self.stopping:
+            self.step = number
+            if not self._writer.busy:
+                self._writer.wait()
+            return False
+        self._save(number, given, left=False)
+        if wait or self.stopping or not self._asynchronous:
+            self._writer.wait()
+        if self.stopping:
+            raise self._interrupted()
+        return True
+
+    def _save(self, number: int, metrics: dict[str, float], *, left: bool) -> None:
         self._writer.wait()
-        number = step_number(step)
         replace = self._replaceable(number)
-        package = self._package()
+        package = self._package(left=left)
         order = Order(
             self.path / folder_of(number),
             taken(package.files, self._buffers),
             {STATE: self._state(package)},
-            self._manifest(number, numbers(metrics)),
+            self._manifest(number, metrics),
             replace,
         )
         self._parent = self.step = number
         self._writer.start(lambda: self._write(order))
-        if wait or not self._asynchronous:
-            self._writer.wait()
 
     def _write(self, order: Order) -> None:
         made = write(order, self._ways)
@@ -181,17 +238,24 @@ class Run:
             )
         return step in have
 
-    def _package(self) -> Package:
+    def _package(self, *, left: bool) -> Package:
         package = Package()
-        for name, each in self._tracked.items():
-            package.add(name, each.kind, each.capture())
+        trees = {name: each.capture() for name, each in self._tracked.items()}
+        for name, tree in trees.items():
+            package.add(name, self._tracked[name].kind, tree)
+        package.fingerprint = self._preflight.written(trees)
         package.add(RANDOM, "generators", randomness.captured())
-        package.add(LOADERS, "loaders", self._loaders.capture())
+        package.add(LOADERS, "loaders", self._loaders.capture(left=left))
         return package
 
     def _state(self, package: Package) -> bytes:
         loaders = package.state.pop(LOADERS)
-        content = {"epoch": self.epoch, LOADERS: loaders, "tracked": package.state}
+        content = {
+            "epoch": self.epoch,
+            FINGERPRINT: package.fingerprint,
+            LOADERS: loaders,
+            "tracked": package.state,
+        }
         return (json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
     def _manifest(self, step: int, metrics: dict[str, float]) -> Making:
@@ -201,20 +265,24 @@ class Run:
         """Until what was saved is durable. Raises what the writing ended with."""
         self._writer.wait()
 
-    def resume(self, step: int | None = None) -> int:
+    def resume(self, step: int | None = None, *, accept: Iterable[str] = ()) -> int:
         """Go on from the newest checkpoint that is whole, or from `step`; 0 if there is none.
 
         Every byte is compared with its digest first. Damaged checkpoints are skipped, with a
         warning that names what is damaged; `skipped` has them. Everything tracked is checked
-        before anything is changed. Raises `DoesNotFit` if the checkpoint is not of these objects,
+        before anything is changed. What else differs from the run that was saved (batch size,
+        versions, a learning rate that the checkpoint overrides) is a warning, one for each, or an
+        error if it would go on wrongly; `accept` has the kinds of difference that are meant, such
+        as `("lr", "batch_size")`. Raises `DoesNotFit` if the checkpoint is not of these objects,
         `NotFound` if there is no such step, `Damaged` if none is whole or `step` is not.
         """
         self._require_open()
+        meant = accepted(accept)
         self._writer.wait()
         opened = self._newest() if step is None else Opened(self.folder.at(step))
         if opened is None:
             return 0
-        self._restore(opened)
+        self._restore(opened, meant)
         return self.step
 
     def _newest(self) -> Opened | None:
@@ -236,23 +304,26 @@ class Run:
             )
         return None
 
-    def _restore(self, opened: Opened) -> None:
+    def _restore(self, opened: Opened, accept: frozenset[str]) -> None:
         trees = opened.trees()
         random, loaders = trees.pop(RANDOM), opened.loaders()
         self._same_objects(trees, opened)
         with sane(opened.saved.path):
             for name, each in self._tracked.items():
                 each.check(trees[name])
+            self._preflight.compare(opened.fingerprint, trees, accept)
         for name, each in self._tracked.items():
             with sane(f"{opened.saved.path}, {name}", DoesNotFit):
                 each.restore(trees[name])
         with sane(opened.saved.path):
+            self._preflight.restored(opened.fingerprint)
             notes = randomness.restored(random)
         for note in notes:
             warnings.warn(TensorkeepWarning(note), stacklevel=4)
         self._loaders.restore(loaders, random)
         self.epoch = int(opened.state["epoch"])
         self.step = self._parent = opened.saved.step
+        self._stopping.batches = 0
 
     def _same_objects(self, trees: Mapping[str, object], opened: Opened) -> None:
         if trees.keys() != self._tracked.keys():
@@ -281,9 +352,11 @@ class Run:
             if os.getpid() == self._owner:
                 self._writer.wait()
         finally:
+            self._stopping.remove()
             self._lock.release()
 
     def __enter__(self) -> Self:
+        self._stopping.install()
         return self
 
     def __exit__(
@@ -292,4 +365,14 @@ class Run:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close()
+        try:
+            if (
+                error is None
+                and os.getpid() == self._owner
+                and (self._save_on_exit or self.stopping)
+            ):
+                self._save_newer(left=True)
+        finally:
+            self.close()
+        if error is None and self.stopping and not self._stopping.told:
+            raise self._interrupted()
