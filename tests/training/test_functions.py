@@ -52,7 +52,10 @@ MAKERS = [
     lambda n: functools.partial(closed, steps=n),
     lambda n: outer({"nested": [n, {n}]}),
     lambda n: [lambda step: step * 2, lambda step: step * 3][n % 2],
-    lambda n: [lambda step: [s + 1 for s in range(step)], lambda step: {s for s in [step]}][n % 2],
+    lambda n: [
+        lambda step: [s + 1 for s in range(step)],
+        lambda step: [s * 2 for s in range(step)],
+    ][n % 2],
 ]
 
 

@@ -199,7 +199,7 @@ CHILD = textwrap.dedent("""
                 model.weight.fill_(step)
             run.save(step, every=10**9)
             if step == 1:
-                print("running", flush=True)
+                os.write(1, b"running\\n")
             time.sleep(0.001)
 """)
 
@@ -211,9 +211,14 @@ def test_a_process_that_is_terminated_goes_on_where_it_was(tmp_path) -> None:
     )
     assert child.stdout is not None
     # Of both processes: Python forgets signals that come while it forks.
-    assert [child.stdout.readline() for _ in range(2)] == [b"running\n"] * 2
-    os.killpg(child.pid, signal.SIGTERM)  # as a terminal or a scheduler does: to all of them
-    _, err = child.communicate(timeout=50)
+    try:
+        assert [child.stdout.readline() for _ in range(2)] == [b"running\n"] * 2
+        os.killpg(child.pid, signal.SIGTERM)  # as a terminal or a scheduler does: to all of them
+        _, err = child.communicate(timeout=50)
+    except BaseException:
+        os.killpg(child.pid, signal.SIGKILL)
+        child.communicate()
+        raise
     assert child.returncode == 1
     assert b"Interrupted" in err
     (step,) = steps_of(tmp_path / "run")
