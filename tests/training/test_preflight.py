@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import (
 )
 from torch.utils.data import DataLoader
 
-from tensorkeep.errors import BadArgument, DoesNotFit, TensorkeepWarning
+from tensorkeep.errors import BadArgument, Damaged, DoesNotFit, TensorkeepWarning
 from tensorkeep.training.learning_rate import set_lr
 from tensorkeep.training.run import Run
 
@@ -243,3 +243,14 @@ def test_what_is_no_difference_cannot_be_accepted(tmp_path) -> None:
 def test_a_checkpoint_of_before_has_nothing_to_compare(tmp_path) -> None:
     edited(tmp_path, lambda found: found.clear())
     assert told(tmp_path, build(0.7)) == []
+
+
+@pytest.mark.parametrize("spoil", [{"lr": [1]}, {"moments": {"optimizer": 7}}])
+def test_a_fingerprint_that_we_never_write_is_damage_and_nothing_changes(tmp_path, spoil) -> None:
+    edited(tmp_path, lambda found: found.update(spoil))
+    parts = build()
+    with Run(tmp_path) as run:
+        run.track(**parts)
+        with pytest.raises((Damaged, DoesNotFit)):
+            run.resume(2)
+    assert not parts["optimizer"].state

@@ -50,6 +50,8 @@ def _state(made: dict[str, Any]) -> dict[str, Any]:
     made["epoch"] = int(made["epoch"])
     if RANDOM not in made["tracked"]:
         raise ValueError(f"no {RANDOM}")
+    if not all(isinstance(facts, dict) for facts in (made.get(FINGERPRINT) or {}).values()):
+        raise TypeError("a fingerprint whose facts have no names")
     return made
 
 
