@@ -140,9 +140,9 @@ class Watched(Run):
         self._due = self._looked = False
         self._batched: list[object] = []
 
-    def resume(self, step: int | None = None) -> int:
+    def resume(self, step: int | None = None, *, accept: Iterable[str] = ()) -> int:
         """See `Run`."""
-        found = super().resume(step)
+        found = super().resume(step, accept=accept)
         tell(self._events, event="resume", step=found)
         return found
 
@@ -159,12 +159,18 @@ class Watched(Run):
         return super().batches(loader, name, exact=exact, per_sample_seed=per_sample_seed)
 
     def save(
-        self, step: int, *, metrics: Mapping[str, float] | None = None, wait: bool = False
-    ) -> None:
+        self,
+        step: int,
+        *,
+        metrics: Mapping[str, float] | None = None,
+        wait: bool = False,
+        every: int | None = None,
+    ) -> bool:
         """See `Run`."""
         if self._due:
             self._die()
-        super().save(step, metrics=metrics, wait=wait)
+        if not super().save(step, metrics=metrics, wait=wait, every=every):
+            return False
         tell(self._events, event="save", step=self.step)
         if not self._looked:
             self._looked = True
@@ -172,6 +178,7 @@ class Watched(Run):
             tell(self._events, event="untracked", names=names)
         if self._kill is not None and self.step >= self._kill["step"]:
             self._kill_now_or_later(self._kill["moment"])
+        return True
 
     def _kill_now_or_later(self, moment: str) -> None:
         assert self._kill is not None
