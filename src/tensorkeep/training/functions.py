@@ -51,8 +51,8 @@ def _callable(value: Any, depth: int, inside: tuple[int, ...]) -> object:  # noq
     classes = type(value).__mro__
     call = next((vars(each)["__call__"] for each in classes if "__call__" in vars(each)), None)
     if isinstance(call, FunctionType):
-        state = getattr(value, "__dict__", {})
-        return "object", _of(call, depth, inside), _of(dict(state), depth, inside)
+        # What it remembers is state: torch saves it, and it may change from call to call.
+        return "object", _of(call, depth, inside)
     return "other", _name(value)
 
 
