@@ -84,23 +84,23 @@ def test_a_training_checkpoint_is_nested_as_it_was(model, tmp_path) -> None:
         tk.save(value, tmp_path / "run.safetensors")
 
 
-@pytest.mark.parametrize(
-    "tensor",
-    [
-        torch.arange(12.0).reshape(3, 4).t(),
-        torch.arange(12)[::3],
-        torch.zeros(0, 3),
-        torch.tensor(2.5, dtype=torch.bfloat16),
-        torch.randn(3).to(torch.float8_e4m3fn),
-        torch.randn(4, dtype=torch.complex64).conj(),
-        torch.ones(2, 3).expand(4, 2, 3),
-        torch.tensor([True, False]),
-        nn.Parameter(torch.randn(2)),
-    ],
-    ids=str,
-)
+TENSORS = {
+    "turned": torch.arange(12.0).reshape(3, 4).t(),
+    "gaps": torch.arange(12)[::3],
+    "empty": torch.zeros(0, 3),
+    "scalar": torch.tensor(2.5, dtype=torch.bfloat16),
+    "float8": torch.linspace(-1, 1, 3).to(torch.float8_e4m3fn),
+    "conjugate": torch.complex(torch.linspace(0, 1, 4), torch.ones(4)).conj(),
+    "expanded": torch.ones(2, 3).expand(4, 2, 3),
+    "bool": torch.tensor([True, False]),
+    "parameter": nn.Parameter(torch.linspace(0, 1, 2)),
+}
+
+
+@pytest.mark.parametrize("name", TENSORS)
 @pytest.mark.parametrize("ending", ["safetensors", "pth"])
-def test_any_tensor(tensor, ending, tmp_path) -> None:
+def test_any_tensor(name, ending, tmp_path) -> None:
+    tensor = TENSORS[name]
     path = tmp_path / f"one.{ending}"
     tk.save({"x": tensor}, path)
     read = load_file(path) if ending == "safetensors" else torch.load(path, weights_only=True)

@@ -195,6 +195,19 @@ def test_a_step_that_exists_is_refused_unless_the_run_went_back(tmp_path) -> Non
     assert not list((tmp_path / "run").glob("*.tmp"))
 
 
+def test_a_run_that_went_back_goes_on_from_where_it_then_was(tmp_path) -> None:
+    parts = build()
+    with opened(tmp_path / "run", parts) as run:
+        train(parts, 0, 3, run)
+    with opened(tmp_path / "run", parts, keep=KeepLast(2)) as run:
+        assert run.resume(1) == 1
+        train(parts, 1, 2, run)
+    kept = sorted(path.name for path in (tmp_path / "run").glob("step-*"))
+    assert kept == ["step-00000002", "step-00000003"]
+    with opened(tmp_path / "run", build(), keep=KeepLast(2)) as run:
+        assert run.resume() == 2
+
+
 def test_state_that_is_not_data_is_refused_at_the_first_save(tmp_path) -> None:
     class Strange:
         def state_dict(self) -> dict[str, object]:

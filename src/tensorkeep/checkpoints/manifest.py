@@ -48,7 +48,11 @@ class FileFacts:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """`facts` are those of `provenance`, and whatever else the run says of itself."""
+    """`facts` are those of `provenance`, and whatever else the run says of itself.
+
+    `serial` counts the checkpoints of a run as they were saved: after a run went back to an older
+    step, what it saves is newer than the steps beyond, whatever the clock says.
+    """
 
     step: int
     files: Mapping[str, FileFacts]
@@ -57,6 +61,7 @@ class Manifest:
     epoch: int = 0
     metrics: Mapping[str, float] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
+    serial: int = 0
 
     @property
     def nbytes(self) -> int:
@@ -71,6 +76,7 @@ class Manifest:
             "step": self.step,
             "epoch": self.epoch,
             "parent": self.parent,
+            "serial": self.serial,
             "created": self.created,
             "metrics": {name: _shown(value) for name, value in self.metrics.items()},
             **self.facts,
@@ -91,7 +97,7 @@ class Manifest:
             raise Damaged(subject, expected="the fields of a manifest", got=repr(error)) from error
 
 
-_OWN = {"kind", "version", "step", "epoch", "parent", "created", "metrics", "files"}
+_OWN = {"kind", "version", "step", "epoch", "parent", "serial", "created", "metrics", "files"}
 
 
 def _read(raw: Mapping[str, Any]) -> Manifest:
@@ -105,6 +111,7 @@ def _read(raw: Mapping[str, Any]) -> Manifest:
         int(raw["epoch"]),
         {str(name): float(value) for name, value in raw["metrics"].items()},
         {name: value for name, value in raw.items() if name not in _OWN},
+        int(raw["serial"]),
     )
 
 

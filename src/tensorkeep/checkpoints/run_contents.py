@@ -56,7 +56,7 @@ def saved_at(run: RunFolder, which: str) -> Saved:
 
 
 def _newest(run: RunFolder) -> Saved:
-    found = run.saved()
+    found = run.in_time()
     for saved in reversed(found):
         if _readable(saved):
             return saved

@@ -183,6 +183,13 @@ def read_text(path: Path, longest: int) -> bytes:
         return blob.read(0, blob.size)
 
 
+def _serial(saved: Saved) -> int | None:
+    try:
+        return saved.manifest.serial
+    except TensorkeepError:
+        return None
+
+
 class RunFolder:
     """The checkpoints below `path`, oldest step first. Looks, and changes nothing."""
 
@@ -194,6 +201,23 @@ class RunFolder:
         steps = ((step_of(name), name) for name in commit.names(self.path))
         found = [Saved(step, self.path / name) for step, name in steps if step is not None]
         return sorted(found, key=lambda each: each.step)
+
+    def in_time(self) -> list[Saved]:
+        """All of them as they were saved, the newest last, which need not be the highest step.
+
+        A run that went back leaves steps behind that it has not come to again. What cannot be read
+        stands where its step would.
+        """
+        placed, last = [], 0
+        for each in self.saved():
+            serial = _serial(each)
+            last = last if serial is None else serial
+            placed.append(((last, serial is None), each))
+        return [each for _, each in sorted(placed, key=lambda pair: pair[0])]
+
+    def last_serial(self) -> int:
+        """Of the newest checkpoint; 0 if there is none that can be read."""
+        return max((_serial(each) or 0 for each in self.saved()), default=0)
 
     def at(self, step: int) -> Saved:
         """Raises `NotFound`, which names the steps that there are."""

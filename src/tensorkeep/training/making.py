@@ -20,14 +20,17 @@ class Making:
         epoch: int,
         metrics: dict[str, float],
         facts: dict[str, Any],
+        serial: int,
     ) -> None:
         self._fields = step, parent, epoch, metrics, facts
+        self._serial = serial
         self._created = datetime.now(UTC).isoformat(timespec="milliseconds")
 
     def __call__(self, files: Mapping[str, FileFacts]) -> Manifest:
         """With the digests of its files."""
         step, parent, epoch, metrics, facts = self._fields
-        return Manifest(step, dict(files), self._created, parent, epoch, metrics, facts)
+        rest = parent, epoch, metrics, facts, self._serial
+        return Manifest(step, dict(files), self._created, *rest)
 
 
 def step_number(step: object) -> int:

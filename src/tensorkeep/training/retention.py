@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 
-from tensorkeep.checkpoints.keeping import Entry, Policy
+from tensorkeep.checkpoints.keeping import Entry, KeepAll, Policy
 from tensorkeep.checkpoints.manifest import Manifest
 from tensorkeep.checkpoints.run_contents import entry_of
 from tensorkeep.checkpoints.runs import RunFolder, Saved
@@ -39,6 +39,8 @@ class Retention:
 
     def plan(self, newest: Manifest | None = None) -> list[Saved]:
         """What would be deleted, oldest first; empty unless something good stays."""
+        if isinstance(self._policy, KeepAll):
+            return []
         entries = self._entries()
         while entries:
             steps = [entry for entry, _ in entries]
@@ -55,7 +57,7 @@ class Retention:
 
     def _entries(self) -> list[tuple[Entry, Saved]]:
         found = []
-        for saved in self._folder.saved():
+        for saved in self._folder.in_time():
             try:
                 found.append((entry_of(saved), saved))
             except TensorkeepError:

@@ -94,6 +94,7 @@ class Run:
         try:
             self.recovered = commit.recover(self.path, lambda name: step_of(name) is not None)
             self._settings()
+            self._serial = self.folder.last_serial()
         except BaseException:
             self._lock.release()
             raise
@@ -259,7 +260,9 @@ class Run:
         return (json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
     def _manifest(self, step: int, metrics: dict[str, float]) -> Making:
-        return Making(step, self._parent, self.epoch, metrics, facts(self.config))
+        self._serial += 1
+        made = facts(self.config)
+        return Making(step, self._parent, self.epoch, metrics, made, self._serial)
 
     def wait(self) -> None:
         """Until what was saved is durable. Raises what the writing ended with."""
@@ -287,7 +290,7 @@ class Run:
 
     def _newest(self) -> Opened | None:
         self.skipped = []
-        for saved in reversed(self.folder.saved()):
+        for saved in reversed(self.folder.in_time()):
             try:
                 return Opened(saved)
             except TensorkeepError as error:

@@ -77,7 +77,7 @@ def edit(folder: RunFolder, step: int | None, asked: Asked) -> Edited:
 
 def _whole(folder: RunFolder, step: int | None) -> Saved:
     """The checkpoint of `step`, or the newest that is whole: every byte is compared first."""
-    candidates = [folder.at(step)] if step is not None else list(reversed(folder.saved()))
+    candidates = [folder.at(step)] if step is not None else list(reversed(folder.in_time()))
     first = None
     for saved in candidates:
         damage = next(saved.damage(), None)
