@@ -25,6 +25,7 @@ FORMATS = (
     "torch_tar",
     "pickle",
     "npy",
+    "runs",
 )
 CASES = sorted(path.parent for name in FORMATS for path in (CORPUS / name).glob("*/facts.json"))
 LARGEST = 40_000  # bytes of a file: alignment to 4,096 takes nine times that

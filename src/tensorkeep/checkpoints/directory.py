@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tensorkeep import formats
-from tensorkeep.checkpoints import run_contents
+from tensorkeep.checkpoints import kinds, run_contents
 from tensorkeep.checkpoints.kept import KeptFolder
 from tensorkeep.errors import BadArgument, NotACheckpoint, NotFound, ReadError, StoreError
 from tensorkeep.facts import Limits
@@ -169,9 +169,10 @@ def _state(folder: Folder, limits: Limits) -> object:
 
 
 def _run(folder: KeptFolder, read_part: ReadPart) -> Contents:
-    root, parts = run_contents.read(folder.plain, read_part)
+    root, parts, writer = run_contents.read(folder.plain, read_part)
     first = next(iter(parts.values()))
     made = _combine(first, root, parts)
+    made.facts = {**made.facts, kinds.RUN: writer}
     made.verify = lambda: run_contents.digests(parts, folder.path)
     made.digests = True
     return made

@@ -19,6 +19,8 @@ SCHEDULER = "scheduler"
 RNG = "rng_state"
 SCALER = "grad_scaler"
 OTHER = "values"
+# The fact of a run's folder: which version wrote it.
+RUN = "tensorkeep.Run"
 
 # Containers that say by themselves what they hold, and who writes them.
 _DECLARED = {
@@ -134,6 +136,8 @@ def _version(index: Index, writer: str) -> str:
 
 def _serialiser(contents: Contents) -> str:
     facts = contents.facts
+    if RUN in facts:
+        return f"{RUN} ({facts[RUN]})"
     if contents.format == "dcp":
         version = f" (version {facts['version']})" if "version" in facts else ""
         return f"torch.distributed.checkpoint{version}"

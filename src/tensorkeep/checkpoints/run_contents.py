@@ -101,8 +101,13 @@ def is_step(names: list[str]) -> bool:
     return MANIFEST in names and STATE in names
 
 
-def read(folder: LocalFolder, read_part: ReadPart) -> tuple[dict[str, object], dict[str, Contents]]:
-    """The root, and the parts by file. Raises `Damaged`, `NotFound`, and what parts raise."""
+def read(
+    folder: LocalFolder, read_part: ReadPart
+) -> tuple[dict[str, object], dict[str, Contents], str]:
+    """The root, the parts by file, and the version that wrote them.
+
+    Raises `Damaged`, `NotFound`, and what parts raise.
+    """
     saved = Saved(_step_in(folder), folder.path)
     made, state = saved.manifest, saved.state()
     parts = {name: read_part(name) for name in made.files if name.endswith(TENSORS)}
@@ -113,7 +118,7 @@ def read(folder: LocalFolder, read_part: ReadPart) -> tuple[dict[str, object], d
             root[name] = _Section(name, packed, parts, str(folder.path)).value()
     except (KeyError, TypeError, AttributeError) as error:
         raise Damaged(folder.path / STATE, expected="tracked objects", got=repr(error)) from error
-    return root, parts
+    return root, parts, str(made.facts.get("tensorkeep", "unknown"))
 
 
 def _step_in(folder: LocalFolder) -> int:
