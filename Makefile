@@ -77,7 +77,7 @@ endef
 .venv-test/.tests: pyproject.toml constraints.txt
 	$(call make_venv,.venv-test)
 	@echo "installing the test extras into .venv-test (torch and its peers: this takes minutes) ..."
-	@$(TEST)/python -m pip install $(PIP_FLAGS) -e '.[test,peers]'
+	@$(TEST)/python -m pip install $(PIP_FLAGS) -e '.[test,examples,peers]'
 	@touch $@
 
 .venv-test/.tools: .venv-test/.tests

@@ -13,7 +13,8 @@ import torch
 
 import tensorkeep as tk
 
-VERBS = ("scan", "inspect", "diff", "convert", "quantize", "match", "verify", "guard")
+VERBS = ("scan", "inspect", "diff", "convert", "quantize", "match", "verify")
+VERBS += ("runs", "prove-resume", "guard")
 
 
 def closed_json(text):

@@ -128,7 +128,9 @@ def plainly(case: Case) -> Check:
         run.mkdir(parents=True, exist_ok=True)
         with commit.FolderCommit(run / folder_of(50)) as made:
             made.put(STATE, b"")
-            made.put(NAME, Manifest(50, {STATE: FileFacts(0, EMPTY)}, "2026-01-01").to_bytes())
+            made.put(
+                NAME, Manifest(50, {STATE: FileFacts(0, EMPTY)}, "2026-01-01", serial=99).to_bytes()
+            )
             made.commit()
         Retention(RunFolder(run), KeepLast(1)).apply()
         assert manifests(run).keys() == {50}

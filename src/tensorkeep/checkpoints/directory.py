@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tensorkeep import formats
-from tensorkeep.checkpoints import kinds, run_contents
+from tensorkeep.checkpoints import kinds
 from tensorkeep.checkpoints.kept import KeptFolder
 from tensorkeep.errors import BadArgument, NotACheckpoint, NotFound, ReadError, StoreError
 from tensorkeep.facts import Limits
@@ -31,6 +31,8 @@ _USUAL = (
     "diffusion_pytorch_model.bin",
 )
 _TRAINER_STATE = "trainer_state.json"
+# Of a step of a run of ours.
+_MANIFEST, _STATE = "manifest.json", "state.json"
 # What the Trainer of transformers saves beside the weights: file and section.
 _TRAINER_SIDES = {
     "optimizer.pt": "optimizer",
@@ -61,7 +63,7 @@ def find(folder: KeptFolder, wanted: str | None, limits: Limits) -> Contents:
         if wanted not in names:
             raise NotFound(f"{folder.name}/{wanted}", got="no such file")
         return sharded.read_index(folder.plain, wanted, read_part, limits)
-    if run_contents.is_step(names):
+    if _MANIFEST in names and _STATE in names:
         return _run(folder, read_part)
     weights = _weights(folder.plain, names, read_part, limits)
     return _trainer(folder.plain, names, weights, read_part, limits)
@@ -169,6 +171,8 @@ def _state(folder: Folder, limits: Limits) -> object:
 
 
 def _run(folder: KeptFolder, read_part: ReadPart) -> Contents:
+    from tensorkeep.checkpoints import run_contents  # most folders are of no run
+
     root, parts, writer = run_contents.read(folder.plain, read_part)
     first = next(iter(parts.values()))
     made = _combine(first, root, parts)

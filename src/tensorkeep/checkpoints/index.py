@@ -110,6 +110,7 @@ class Walk:
         # The rest of `most` is granted by `_weigh`: nearly every checkpoint ends before.
         self.budget = min(self.most, _UNWEIGHED)
         self.rest = self.most - self.budget
+        self.weighed = False
         self.limits = limits
         self.whole = contents
         self.subject = subject
@@ -191,7 +192,7 @@ class Walk:
         ways.append(_Way(path, iter(children), look, inside, value, _chars(path)))
 
     def _too_deep(self, path: Path) -> NoReturn:
-        if self.rest:
+        if not self.weighed:
             self._weigh(path, _WEIGHED)
         expected = "values that stay within Limits.max_depth when written out"
         where = name_of(path)[:80]
@@ -204,7 +205,8 @@ class Walk:
         times the bytes it has, and is unknown; no honest file passes it by `max_ratio` times.
         """
         written = 0
-        if self.rest:
+        if not self.weighed:
+            self.weighed = True
             sizes = Sizes(_parts, _identity, min(steps, self.most))
             root = (self.whole.root, self.whole.lens)
             written = sizes.of(root)

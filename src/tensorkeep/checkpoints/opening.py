@@ -15,6 +15,7 @@ from tensorkeep.facts import Limits
 from tensorkeep.formats._dcp_names import METADATA
 from tensorkeep.formats.contents import Contents
 from tensorkeep.stores import Blob
+from tensorkeep.stores._errors import mapped
 from tensorkeep.stores.opening import Source, open_blob, path_of
 
 __all__ = ["Source", "open_checkpoint"]
@@ -28,7 +29,7 @@ def open_checkpoint(source: Source, *, limits: Limits | None = None) -> Checkpoi
     """
     limits = limits_of(limits)
     path = path_of(source)
-    if path is not None and (path.is_dir() or "@" in path.name):
+    if path is not None and _may_be_of_a_run(path):
         from tensorkeep.checkpoints.run_contents import chosen  # most files are of no run
 
         source = path = chosen(path)
@@ -53,6 +54,14 @@ def limits_of(given: Limits | None) -> Limits:
             remedy="Write it as in tk.Limits(max_depth=50).",
         )
     return given or Limits()
+
+
+def _may_be_of_a_run(path: Path) -> bool:
+    """Whether it is worth the import: `run.json`, or a step, or a name with `@` in it."""
+    if not path.is_dir():
+        return "@" in path.name
+    with mapped(path), os.scandir(path) as entries:
+        return any(entry.name == "run.json" or entry.name[:5] == "step-" for entry in entries)
 
 
 def _is_sharded(path: Path) -> bool:

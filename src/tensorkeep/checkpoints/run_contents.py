@@ -96,11 +96,6 @@ def entry_of(saved: Saved) -> Entry:
     return Entry(made.step, moment(made.created), made.metrics)
 
 
-def is_step(names: list[str]) -> bool:
-    """Whether a folder with files of these names is a training checkpoint of ours."""
-    return MANIFEST in names and STATE in names
-
-
 def read(
     folder: LocalFolder, read_part: ReadPart
 ) -> tuple[dict[str, object], dict[str, Contents], str]:

@@ -37,7 +37,7 @@ def command() -> None:
     \b
     Examples:
       tensorkeep runs list runs/exp1
-      tensorkeep runs prune runs/exp1 --keep-last 3
+      tensorkeep runs verify runs/exp1
     """
 
 
