@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import tensorkeep as tk
-from tensorkeep.checkpoints.index import build, names
+from tensorkeep.checkpoints.index import Walk, build, names
 from tensorkeep.errors import Amplified, BadArgument, LimitExceeded, NameCollision, UnknownTensor
 from tensorkeep.facts import Limits
 from tensorkeep.formats.contents import Contents, Inert, plain
@@ -252,3 +252,13 @@ def test_reading_after_closing_is_an_error_of_ours(saved):
     assert kept.tolist() == [1.0, 1.0, 1.0]
     with pytest.raises(tk.TensorkeepError):
         ref.read()
+
+
+def test_a_small_file_that_doubles_is_weighed_early() -> None:
+    with pytest.raises(Amplified):
+        tk.open(b"\x80\x02N" + b"2\x86" * 60 + b".")
+    with tk.open(b"\x80\x02" + b"]" + b"K\x01a" * 30_000 + b".") as ckpt:
+        assert Walk(Limits(), "x", ckpt.contents).budget > 100_000
+    with tk.open(b"\x80\x02]K\x01a.") as ckpt:
+        # A few thousand steps, and not as many as the limits allow.
+        assert Walk(Limits(), "x", ckpt.contents).budget < 20_000

@@ -37,7 +37,11 @@ def one(data: bytes) -> None:
 def _as_another_reader_sees_it(data: bytes) -> None:
     """Of a safe archive the standard library reads the same members, with the same bytes."""
     ours = read_directory(MemoryBlob(data), LIMITS)
-    with zipfile.ZipFile(io.BytesIO(data)) as theirs:
+    try:
+        archive = zipfile.ZipFile(io.BytesIO(data))
+    except NotImplementedError:  # of a version of the format that it does not know
+        return
+    with archive as theirs:
         infos = theirs.infolist()
         assert len(infos) == len(ours.members)
         for info, member in zip(infos, ours.members, strict=True):

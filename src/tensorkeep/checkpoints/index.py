@@ -21,7 +21,9 @@ from tensorkeep.pickles.sharing import MOST, Sizes
 Path = tuple[object, ...]
 _Seen = tuple[object, Lens]
 _LONGEST_KEY = 256
-_UNWEIGHED = 1 << 17  # values that are walked before it is asked how many there are
+# Values that are walked before it is asked how many there are: so many, or as many as a few times
+# the bytes. Honest files end before; one of two kilobytes must not buy seconds.
+_UNWEIGHED, _UNWEIGHED_TIMES = 1 << 14, 4
 _WEIGHED = 1 << 14  # containers that are asked for theirs where the walk ends anyway, too deep
 _Values = dict[object, object]
 _ATOMS = (str, int, float, bytes, bool, type(None))
@@ -108,7 +110,7 @@ class Walk:
         self.honest = _spelled(contents)
         self.most = limits.max_expansion + self.honest
         # The rest of `most` is granted by `_weigh`: nearly every checkpoint ends before.
-        self.budget = min(self.most, _UNWEIGHED)
+        self.budget = min(self.most, max(_UNWEIGHED, _UNWEIGHED_TIMES * self.honest))
         self.rest = self.most - self.budget
         self.weighed = False
         self.limits = limits
