@@ -23,9 +23,12 @@ settings.register_profile("check", max_examples=60, derandomize=True, **_COMMON)
 settings.register_profile("long", max_examples=3000, **_COMMON)
 settings.load_profile("check")
 
-# A shell that runs the tests in its background has them, and all that they start, ignore SIGINT.
+# A shell that runs the tests in its background has them, and all that they start, ignore SIGINT;
+# nohup has them ignore SIGHUP.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ any of its parts keeps. Nothing here deletes.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -27,16 +28,18 @@ class Entry:
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 
-class Policy:
+class Policy(ABC):
     """What stays of a run."""
 
+    __slots__ = ()
+
+    @abstractmethod
     def keeps(self, entries: Sequence[Entry]) -> set[int]:
         """Steps that stay, out of `entries` (whole ones, oldest first)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def to_dict(self) -> dict[str, Any]:
         """As `run.json` holds it."""
-        raise NotImplementedError
 
     def __or__(self, other: Policy) -> Union:
         return Union((*_parts(self), *_parts(other)))

@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 import torch
 
 from tensorkeep.checkpoints.keeping import KeepLast
-from tensorkeep.checkpoints.runs import RunFolder
+from tensorkeep.checkpoints.runs import RunFolder, folder_of
 from tensorkeep.training import records
 from tensorkeep.training.batches import COUNTED, Batches
 from tensorkeep.training.proof import NEXT, SAVED, WRITING
@@ -143,6 +143,10 @@ class Watched(Run):
     def resume(self, step: int | None = None, *, accept: Iterable[str] = ()) -> int:
         """See `Run`."""
         found = super().resume(step, accept=accept)
+        saved = self.path / folder_of(found)
+        if saved.is_dir():
+            # The kill may have come between the checkpoint and its record.
+            records.keep(saved, self._kept)
         tell(self._events, event="resume", step=found)
         return found
 
