@@ -250,9 +250,18 @@ def test_an_error_of_the_writer_is_raised_by_the_next_call(tmp_path, monkeypatch
     monkeypatch.undo()
     with pytest.raises(StoreError, match="No space"):
         run.save(2)
-    run.save(2)
+    run.save(2, wait=True)
+    run.save(3)
     run.close()
-    assert [path.name for path in (tmp_path / "run").glob("step-*")] == ["step-00000002"]
+    with pytest.raises(BadArgument, match="closed"):
+        run.save(4)
+    with pytest.raises(BadArgument, match="closed"):
+        run.resume()
+    manifests = [
+        json.loads(path.read_text()) for path in (tmp_path / "run").glob("*/manifest.json")
+    ]
+    # What could not be written is nobody's parent.
+    assert sorted((each["step"], each["parent"] or 0) for each in manifests) == [(2, 0), (3, 2)]
 
 
 def test_reordered_and_regrouped_parameters_get_their_own_moments(tmp_path) -> None:

@@ -86,7 +86,7 @@ class Run:
         )
         self._buffers, self._ways, self._writer = Buffers(), Ways(), Writer()
         self._retention = retention.Retention(self.folder, self.keep)
-        self._owner = os.getpid()
+        self._owner, self._closed = os.getpid(), False
         # The newest step that this run stands on; what lies beyond it may be replaced.
         self._parent: int | None = None
         commit.make_folder(self.path)
@@ -161,9 +161,10 @@ class Run:
             raise self._interrupted()
 
     def _save_newer(self, *, left: bool) -> None:
+        self._writer.wait()
         if self.step > (self._parent or 0):
             self._save(self.step, {}, left=left)
-        self._writer.wait()
+            self._writer.wait()
 
     def _interrupted(self) -> Interrupted:
         self._stopping.told = True
@@ -213,11 +214,13 @@ class Run:
             self._manifest(number, metrics),
             replace,
         )
-        self._parent = self.step = number
+        self.step = number
         self._writer.start(lambda: self._write(order))
 
     def _write(self, order: Order) -> None:
         made = write(order, self._ways)
+        # Only now: a step that could not be written is nothing to stand on.
+        self._parent = made.step
         self._retention.apply(made)
 
     def _replaceable(self, step: int) -> bool:
@@ -342,6 +345,13 @@ class Run:
             )
 
     def _require_open(self) -> None:
+        if self._closed:
+            raise BadArgument(
+                self.path,
+                expected="a run that is open",
+                got="one that was closed",
+                remedy="Keep it open as long as it saves: its folder may be another run's now.",
+            )
         if os.getpid() != self._owner:
             raise BadArgument(
                 self.path,
@@ -355,6 +365,7 @@ class Run:
             if os.getpid() == self._owner:
                 self._writer.wait()
         finally:
+            self._closed = True
             self._stopping.remove()
             self._lock.release()
 
@@ -371,6 +382,7 @@ class Run:
         try:
             if (
                 error is None
+                and not self._closed
                 and os.getpid() == self._owner
                 and (self._save_on_exit or self.stopping)
             ):
